@@ -1,7 +1,7 @@
-"""What listing a gallery of many files takes in memory: ILIAS's full one, made up, with files that are there.
+"""Memory for a list of many gallery files: a synthetic copy of ILIAS's full gallery, with existing files.
 
-`python experiments/benchmarks/listed_memory.py --rows 10000000`: folders of 100,000 files are one folder under many
-names, so that no more files are made. Pages of temporary files, which the system takes back, are not counted.
+`python experiments/benchmarks/listed_memory.py --rows 10000000`: folders of 100,000 files are links to one folder, so
+that few files are made. Pages of temporary files, which the system can reclaim, are not counted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ IN_A_FOLDER = 100_000
 
 
 def main() -> None:
-    """Print seconds and bytes a row."""
+    """Print seconds and bytes per row."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     rows = parser.parse_args().rows
@@ -35,7 +35,7 @@ def main() -> None:
             while not done.wait(0.05):
                 peak[0] = max(peak[0], anonymous())
 
-        watcher = threading.Thread(target=watch)
+        watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         start = time.perf_counter()
         benchmark = ilias_benchmark(root, "full")
@@ -45,11 +45,11 @@ def main() -> None:
         watcher.join()
         kept = anonymous() - before
         print(f"{len(images):,} images, {seconds:.0f} s, {benchmark.source.name(len(images) - 3)}")
-        print(f"in memory: at most {(peak[0] - before) / rows:.1f} bytes a row, afterwards {kept / rows:.1f}")
+        print(f"in memory: at most {(peak[0] - before) / rows:.1f} bytes per row, afterwards {kept / rows:.1f}")
 
 
 def make(root: Path, rows: int) -> Path:
-    """ILIAS with one object and so many distractors."""
+    """ILIAS with one object and this number of distractors."""
     names = ["ash_bud_000/pos/P000_00.jpg", "ash_bud_000/query/Q000_00.jpg"]
     for name in names:
         (root / "ilias_core" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def make(root: Path, rows: int) -> Path:
 
 
 def anonymous() -> int:
-    """Bytes of this process's memory that lie in no file."""
+    """Bytes of this process's memory that are not mapped from files."""
     found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return 1024 * int(found[1])

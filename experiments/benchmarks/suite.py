@@ -1,7 +1,7 @@
-"""A suite beside its evaluations one by one: processor time and wall time of the same cells, in both orders.
+"""A suite compared with separate evaluations: processor time and wall time of the same cells, in both orders.
 
 `python experiments/benchmarks/suite.py --photos DIR` evaluates GeM, GeM+ and RMAC of an untrained EfficientNet-Lite0
-on a folder of photos, each described anew in every round. The time of a command is that of all its processes.
+on a folder of photos, without stored descriptors. The time of a command includes all its processes.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ Times = tuple[float, float]
 
 
 def main() -> None:
-    """Compare on photos that are given, or made up."""
+    """Compare on given or synthetic photos."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=Path, help="a folder with a folder for each landmark; else 120 are made up")
-    parser.add_argument("--side", type=int, default=256, help="pixels of the photos' longer side")
+    parser.add_argument(
+        "--photos", type=Path, help="a folder with one sub-folder per landmark; default: 120 synthetic photos"
+    )
+    parser.add_argument("--side", type=int, default=256, help="longer side of the photos in pixels")
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     if asked.photos is None:
@@ -54,7 +56,7 @@ def made_up(root: Path) -> Path:
 
 def compare(photos: Path, side: int, rounds: int) -> None:
     """Print the medians."""
-    # Processes whose parent has ended are ours to wait for, or their time would not be counted.
+    # Adopt processes whose parent has ended, or their time would not be counted.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     common = [
         "model=imagenet_gem",
@@ -73,9 +75,9 @@ def compare(photos: Path, side: int, rounds: int) -> None:
         imports.append(timed([sys.executable, "-c", IMPORTS], Path.cwd()))
     print(f"{len(POOLINGS)} evaluations, medians of {rounds} rounds: processor, wall")
     rows = {
-        "one by one, in all": [tuple(map(sum, zip(*found, strict=True))) for found in singles],
+        "one by one, in total": [tuple(map(sum, zip(*found, strict=True))) for found in singles],
         "as a suite": suites,
-        "what an evaluation imports": imports,
+        "the imports of an evaluation": imports,
     }
     for name, found in rows.items():
         print(f"{name}: {', '.join(f'{statistics.median(part):.1f} s' for part in zip(*found, strict=True))}")
@@ -85,16 +87,16 @@ def compare(photos: Path, side: int, rounds: int) -> None:
     ]
     for name, found in zip(("processor", "wall"), shares, strict=True):
         each = ", ".join(f"{100 * share:+.1f}" for share in found)
-        print(f"the suite over the sum, {name}: {100 * statistics.median(found):+.1f} % ({each})")
+        print(f"the suite compared with the sum, {name}: {100 * statistics.median(found):+.1f} % ({each})")
 
 
 def suite(common: Sequence[str]) -> Times:
-    """All evaluations by one command."""
+    """All evaluations with one command."""
     return evaluate(["-m", "name=all", f"pooling={','.join(POOLINGS)}", *common])
 
 
 def single(common: Sequence[str], pooling: str) -> Times:
-    """One evaluation by a command of its own."""
+    """One evaluation with its own command."""
     return evaluate([f"name={pooling}", f"pooling={pooling}", *common])
 
 
@@ -108,7 +110,7 @@ def evaluate(arguments: Sequence[str]) -> Times:
 
 
 def timed(command: Sequence[str], folder: Path) -> Times:
-    """Seconds of processor time of a command and all that it starts, and of wall time."""
+    """Seconds of processor time of a command with all its children, and of wall time."""
     before, start = _children(), time.perf_counter()
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     wall = time.perf_counter() - start

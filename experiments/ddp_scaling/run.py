@@ -59,12 +59,14 @@ def main() -> None:
         for place, (name, (batch, extra)) in enumerate(runs.items()):
             seconds[name] += train(OUT / f"{place}_{turn}", batch, extra)
     alone = statistics.median(seconds["one process"])
-    print("| measured here | images a step | s a step | images/s, of one process's |\n|---|---:|---:|---:|")
+    print("| measured here | images per step | s per step | images/s, relative to one process |\n|---|---:|---:|---:|")
     for name, (batch, _) in runs.items():
         step = statistics.median(seconds[name])
         print(f"| {name} | {batch} | {step:.3f} | {batch / BATCH * alone / step:.2f} |")
     print(exchanged())
-    print("\n| computed, not measured: 8 GPUs | MB of gradients | MB each sends a step | " + " | ".join(LINKS) + " |")
+    print(
+        "\n| computed, not measured: 8 GPUs | MB of gradients | MB sent per GPU and step | " + " | ".join(LINKS) + " |"
+    )
     print("|---|---:|---:|" + "---:|" * len(LINKS))
     for backbone in ("r50", "r101"):
         for parallel in (False, True):
@@ -86,17 +88,17 @@ def train(run: Path, batch: int, extra: list[str]) -> list[float]:
 
 
 def exchanged() -> str:
-    """What a step of two processes exchanged, beside its trained parameters. Raises SystemExit where they differ."""
+    """What a step of two processes exchanged. Raises SystemExit if that is not 4 bytes for each trained parameter."""
     rows = [line.split() for line in (OUT / "1_0.txt").read_text().splitlines()]
     total = sum(int(size) for size, *_ in rows)
     weights = read_checkpoint(OUT / "1_0" / "checkpoints" / "last.ckpt")["optimizer_states"][0]["state"]
     expected = sum(4 * state["momentum_buffer"].numel() for state in weights.values())
     if total != expected * STEPS:
-        raise SystemExit(f"{total / STEPS:.0f} bytes a step were exchanged, not the {expected} of the parameters")
+        raise SystemExit(f"{total / STEPS:.0f} bytes per step were exchanged, not the {expected} of the parameters")
     busy = sum(float(done) - float(begun) for _, begun, done in rows) / STEPS
     return (
         f"\na step exchanges {expected / 1e6:.1f} MB, 4 bytes for each trained parameter, in {len(rows) / STEPS:.0f} "
-        f"buckets; their exchanges take {busy:.3f} s a step together, beside one another and the backward pass"
+        f"buckets. The exchanges take {busy:.3f} s per step in total and overlap with one another and the backward pass"
     )
 
 

@@ -28,7 +28,7 @@ from dolglab.io import write_text
 
 Card = dict
 Models = dict[str, dict[int, Card]]
-# What is told of a run, by its column; None where it was not measured.
+# The columns of a run; None if it was not measured.
 COLUMNS: dict[str, Callable[[Card], float | None]] = {
     "validation Medium": lambda card: percent(card.get("validation_map")),
     "Medium": lambda card: percent(scores(card)["map"]["medium"]),
@@ -40,11 +40,11 @@ COLUMNS: dict[str, Callable[[Card], float | None]] = {
 }
 COLOURS = {"gem": "#3b7dd8", "dolg": "#e0703a"}
 NAMES = {"untrained": "GeM, untrained", "gem": "GeM", "dolg": "DOLG"}
-# What is compared with what, by its column.
+# The columns of differences: other model and difficulty.
 GAINS = {
-    "less untrained, Medium": ("untrained", "medium"),
-    "less GeM, Medium": ("gem", "medium"),
-    "less GeM, Hard": ("gem", "hard"),
+    "minus untrained, Medium": ("untrained", "medium"),
+    "minus GeM, Medium": ("gem", "medium"),
+    "minus GeM, Hard": ("gem", "hard"),
 }
 
 
@@ -109,7 +109,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def gain(models: Models, model: str, other: str, difficulty: str) -> str:
-    """`model` less `other` over the seeds that both have; empty where there are none."""
+    """`model` minus `other` over the seeds that both have; empty where there are none."""
     seeds = sorted(models.get(model, {}).keys() & models.get(other, {}).keys())
     tests = {name: [scores(models[name][seed]) for seed in seeds] for name in (model, other) if seeds}
     if model == other or not tests or difficulty not in tests[model][0]["ap"]:

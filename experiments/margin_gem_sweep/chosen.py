@@ -26,7 +26,7 @@ def main(table: Path) -> None:
         for value in dict.fromkeys(cell[place] for cell in cells):
             found = [score for cell, jobs in cells.items() if cell[place] == value for score in scores(jobs)]
             print(f"| {name} {value} | {mean(found):.2f} ± {stdev(found) / len(found) ** 0.5:.2f} |")
-    print("\n| difference | of pairs with the same seed and other setting, mean ± standard error |\n|---|---:|")
+    print("\n| difference | over pairs with the same seed and other setting, mean ± standard error |\n|---|---:|")
     for place, name in enumerate(("margin", "p")):
         values = list(dict.fromkeys(cell[place] for cell in cells))
         for one, other in itertools.combinations(values, 2):

@@ -75,7 +75,7 @@ def evaluate(network: str, benchmark: str, root: Path | None, side: int) -> dict
 
 
 def gain(scores: dict[str, dict[int, dict]], milliseconds: dict[str, dict[int, float]], side: int) -> str:
-    """Lite2 at `side` less Lite0 at the largest side that takes no longer: that side and points of mAP."""
+    """Lite2 at `side` minus Lite0 at the largest side that takes no longer: that side and points of mAP."""
     other = max(s for s in scores["lite0"] if milliseconds["lite0"][s] <= milliseconds["lite2"][side])
     a, b = (np.array(scores[n][s]["ap"]["medium"], float) for n, s in (("lite2", side), ("lite0", other)))
     return f"{other}: {{:+.2f}} ({{:+.2f}} to {{:+.2f}})".format(*(100 * value for value in difference(a, b)))
@@ -85,8 +85,8 @@ def main(folders: list[Path]) -> None:
     """Time, evaluate, print."""
     milliseconds = cost()
     results: dict[str, dict] = {"milliseconds": milliseconds}
-    columns = ["photos", "side", *(f"{n} {c}" for n in NETWORKS for c in ("ms", "mAP %", "first right %"))]
-    print("| " + " | ".join([*columns, "lite2 less lite0, equal cost"]) + " |")
+    columns = ["photos", "side", *(f"{n} {c}" for n in NETWORKS for c in ("ms", "mAP %", "first correct %"))]
+    print("| " + " | ".join([*columns, "lite2 minus lite0, equal cost"]) + " |")
     print("|---|---:|" + "---:|" * 7)
     for benchmark, root in [("demo", None), *((folder.name, folder) for folder in folders)]:
         largest = LARGEST.get(benchmark, SIDES[-1])

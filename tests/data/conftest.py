@@ -1,4 +1,4 @@
-"""Small real files for the tests of the data room."""
+"""Small real files for the tests of `dolglab.data`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Encode = Callable[..., bytes]
 
 @pytest.fixture(scope="session")
 def photo() -> MakePhoto:
-    """Makes a smooth (height, width, 3) picture, another one for each seed."""
+    """Makes a smooth (height, width, 3) picture, different for each seed."""
 
     def make(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
         coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), np.uint8)
@@ -34,7 +34,7 @@ def photo() -> MakePhoto:
 
 @pytest.fixture(scope="session")
 def encode() -> Encode:
-    """Encodes pixels with Pillow in the format and mode wanted."""
+    """Encodes pixels with Pillow in a given format and mode."""
 
     def run(pixels: NDArray[Any], kind: str = "JPEG", mode: str | None = None, **options: Any) -> bytes:
         image = Image.fromarray(pixels)
@@ -47,7 +47,7 @@ def encode() -> Encode:
 
 @pytest.fixture
 def training_set(tmp_path: Path, photo: MakePhoto, encode: Encode) -> TrainingSet:
-    """Twelve JPEGs of several sizes, of three landmarks."""
+    """Twelve JPEGs of different sizes, of three landmarks."""
     names = [f"photo {number}.jpg" for number in range(12)]
     for number, name in enumerate(names):
         (tmp_path / name).write_bytes(encode(photo(60 + 7 * number, 120 - 5 * number, number), quality=90))

@@ -1,4 +1,4 @@
-"""Addresses that only a library names: which are opened, and that no connection goes to this machine by its scheme."""
+"""Addresses from a library: which are opened, and that no connection by scheme reaches this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def nothing_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_is_allowed_at_first() -> None:
-    with pytest.raises(NotAllowedError, match=r"--allow s3://bucket \(or all of s3"):
+    with pytest.raises(NotAllowedError, match=r"--allow s3://bucket \(or --allow s3 for all"):
         check_allowed("s3://bucket/a.jpg")
     allow(["s3"])
     check_allowed("s3://bucket/a.jpg")
@@ -45,7 +45,7 @@ def test_nothing_is_allowed_at_first() -> None:
         ("https://host", "https://host@elsewhere/a.jpg", False),
         ("https://host", "https://host.elsewhere/a.jpg", False),
         ("https://host", "http://host/a.jpg", False),
-        # A place that the user wrote may be this machine.
+        # A place allowed by the user may be this machine.
         ("http://127.0.0.1:9000", "http://127.0.0.1:9000/a.jpg", True),
         ("http://127.0.0.1:9000", "http://127.0.0.1:9001/a.jpg", False),
     ],
@@ -109,7 +109,7 @@ def test_a_name_that_stands_for_this_machine_is_not_asked(server: Server, monkey
     check_allowed(address)
     with pytest.raises(ConnectionRefusedError):
         read_allowed(address.replace("http", "ftp"))
-    # What fsspec makes of a refused connection.
+    # fsspec's error for a refused connection.
     for read in (read_allowed, stored_photo):
         with pytest.raises(FileNotFoundError):
             read(address)
@@ -123,7 +123,7 @@ def test_a_name_that_stands_for_this_machine_is_not_asked(server: Server, monkey
 
 @pytest.fixture
 def redirecting(server: Server) -> Iterator[str]:
-    """A server at 127.0.0.2 that sends everybody to another one at 127.0.0.1."""
+    """A server at 127.0.0.2 that redirects to another one at 127.0.0.1."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:

@@ -1,4 +1,4 @@
-"""Colours are what a picture's profile says, against the formulas of their spaces."""
+"""Colours follow a picture's profile, compared with the formulas of the spaces."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from picture_encodings import grey, master, saved
 
 IGNORE = Reading(colour="ignore")
 WIDE = ("Display P3", "Adobe RGB", "ProPhoto", "linear")
-# Levels that 8 bits of another space lose, in the mean.
+# Mean error in levels of 8 bits in another space.
 LOST = 1.5
 
 
@@ -31,7 +31,7 @@ def picture() -> NDArray[np.uint8]:
 
 
 def holding(values: NDArray[np.uint8], profile: bytes, kind: str) -> bytes:
-    """A file of that format with the profile."""
+    """A file in that format with the profile."""
     if kind == "HEIC":
         buffer = io.BytesIO()
         pillow_heif.from_bytes("RGB", values.shape[1::-1], values.tobytes()).save(
@@ -62,7 +62,7 @@ def test_a_profile_is_honoured_or_ignored(picture: NDArray[np.uint8], space: str
     values = values_in(space, picture)
     data = holding(values, rgb_profile(space), kind)
     loss = 4.0 if kind in ("AVIF", "HEIC") else LOST
-    # In the dark a linear space has few levels.
+    # A linear space has few levels for dark colours.
     assert np.abs(decode(data).astype(int) - picture).mean() <= (2 * loss if space == "linear" else loss)
     assert np.abs(decode(data, IGNORE).astype(int) - values).mean() <= loss
     assert np.abs(values.astype(int) - picture).mean() > 5
@@ -158,7 +158,7 @@ def test_half_transparent_is_half_white(picture: NDArray[np.uint8]) -> None:
     half = Image.fromarray(np.dstack([picture, np.full(picture.shape[:2], 128, np.uint8)]))
     expected = picture * (128 / 255) + 255 * (127 / 255)
     assert np.abs(decode(saved(half, "PNG")) - expected).max() <= 1
-    # Colours that hold their share already.
+    # Premultiplied colours.
     held = np.dstack([np.rint(picture * (128 / 255)).astype(np.uint8), np.full(picture.shape[:2], 128, np.uint8)])
     for samples in (held, held.astype(np.uint16) * 257):
         buffer = io.BytesIO()
@@ -181,7 +181,7 @@ def test_cameras_name_adobe_rgb(picture: NDArray[np.uint8], kind: str) -> None:
     assert np.abs(decode(named).astype(int) - picture).mean() <= LOST
     assert np.abs(decode_shrunk(named, max(picture.shape)).astype(int) - picture).mean() <= LOST
     assert np.abs(decode(named, IGNORE).astype(int) - np.asarray(values)).mean() <= LOST
-    # What the file holds comes first; the usual word is sRGB's.
+    # A profile in the file takes precedence; otherwise sRGB.
     both = saved(Image.fromarray(picture), kind, exif=exif_of("R03"), icc_profile=rgb_profile("sRGB"), **options)
     usual = saved(Image.fromarray(picture), kind, exif=exif_of("R98"), **options)
     for data in (both, usual):

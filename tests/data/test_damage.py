@@ -1,4 +1,4 @@
-"""JPEGs that lost bytes on their way are found by every reader, and images that would cost too much are refused."""
+"""Every reader detects truncated and damaged JPEGs, and refuses images that would cost too much."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from picture_encodings import master, pages, saved, tiff
 from warm_python import run_python
 
 ANYWAY, SCALED = Reading(damaged=True), Reading(decoding="scaled")
-# A disk's block that was never written, or was written by something else.
+# A disk block that was never written, or was overwritten.
 BLOCK = 4096
 GARBAGE = np.random.default_rng(0).integers(0, 256, BLOCK, np.uint8).tobytes()
 KINDS = {
@@ -59,7 +59,7 @@ def _over(data: bytes, block: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def files() -> dict[str, bytes]:
-    """JPEGs of several blocks each."""
+    """JPEGs with several blocks each."""
     noise = np.random.default_rng(1).integers(-30, 30, (480, 640, 3))
     image = Image.fromarray((master(480, 640) + noise).clip(0, 255).astype(np.uint8))
     return {kind: saved(image.convert(mode), "JPEG", **options) for kind, (mode, options) in KINDS.items()}
@@ -87,7 +87,7 @@ def test_a_damaged_jpeg_is_unreadable(files: dict[str, bytes], kind: str, damage
 @pytest.mark.parametrize("damage", ["cut at 90 %", "without its end"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_below_a_crop_is_noticed(files: dict[str, bytes], kind: str, damage: str) -> None:
-    """A training image is replaced for what is wrong with the file, wherever its crop lies."""
+    """A training image is replaced if its file is damaged, wherever its crop is."""
     small = CropRange((0.05, 0.1))
     boxes = {seed: random_box(480, 640, small, np.random.default_rng(seed)) for seed in range(20)}
     above = [seed for seed, box in boxes.items() if box.top + box.height < 300]
@@ -103,7 +103,7 @@ def test_on_request_it_is_read_as_far_as_it_goes(files: dict[str, bytes], kind: 
     whole, data = decode(files[kind]), DAMAGES[damage](files[kind])
     pixels = decode(data, ANYWAY)
     assert pixels.shape == whole.shape
-    # All of it is coarse in a progressive one; of others the first rows are whole.
+    # A progressive JPEG is coarse everywhere; in others the first rows are complete.
     assert np.abs(pixels[:64].astype(int) - whole[:64]).mean() < 40
     assert decode_shrunk(data, 64, ANYWAY).shape == (48, 64, 3)
 
@@ -131,7 +131,7 @@ def test_more_pixels_than_its_bytes_hold() -> None:
 
 
 def test_a_jpeg_has_few_scans() -> None:
-    # An ordinary progressive one has ten, and one of its scans is nothing unusual.
+    # An ordinary progressive JPEG has ten scans.
     data = saved(Image.fromarray(master()), "JPEG", progressive=True)
     assert data.count(b"\xff\xda") > 5
     decode(data)
@@ -162,7 +162,7 @@ def test_smaller_copies_of_a_page_are_no_further_pages() -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (tiff(np.zeros((20, 30, 9), np.uint8), "rgb", planarconfig="contig"), "9 samples a pixel"),
+        (tiff(np.zeros((20, 30, 9), np.uint8), "rgb", planarconfig="contig"), "9 samples per pixel"),
         (tiff(np.zeros((5, 16, 32), np.uint16), volumetric=True, tile=(5, 16, 32)), "5 planes"),
     ],
 )

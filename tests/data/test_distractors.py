@@ -13,12 +13,12 @@ from dolglab.data.sources import STAT_BATCH, encode_names, file_sizes
 from dolglab.errors import UserError
 
 NAMES = ["1/b.jpg", "0/ü.png", "1/a.JPG"]
-# What a benchmark of that many distractors says: it is not the published list.
+# The note of a benchmark with that many distractors, since it is not the published list.
 SHORT = "a list of 3 distractors, not the published one"
 
 
 def write_distractors(root: Path, names: list[str] = NAMES) -> Path:
-    """Each image's bytes are its own name."""
+    """The bytes of each image are its name."""
     for name in names:
         (root / "jpg" / name).parent.mkdir(parents=True, exist_ok=True)
         (root / "jpg" / name).write_text(name)
@@ -28,7 +28,7 @@ def write_distractors(root: Path, names: list[str] = NAMES) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A gallery of three and two queries; each image's bytes are its own name."""
+    """A gallery of three images and two queries; the bytes of each image are its name."""
     truth = [{"bbx": [0, 0, 9, 9], "easy": [2], "hard": [0], "junk": []}, {"easy": [1], "hard": [], "junk": [0]}]
     folder = tmp_path / "small"
     (folder / "jpg").mkdir(parents=True)

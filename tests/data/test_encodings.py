@@ -1,4 +1,4 @@
-"""Every encoding of one picture shows that picture."""
+"""Every encoding of a picture decodes to that picture."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def loaded() -> LoadedExtractor:
 
 @pytest.fixture(scope="module")
 def descriptors(loaded: LoadedExtractor) -> dict[bytes, NDArray[np.float32]]:
-    """Of what encodings show, by its pixels."""
+    """The picture that the pixels of an encoding show."""
     shown = {encoding.shows.tobytes(): encoding.shows for encoding in ENCODINGS}
     return {key: loaded.describe([pixels.copy()])[0] for key, pixels in shown.items()}
 
@@ -48,7 +48,7 @@ def test_a_picture_is_what_it_shows(
 @pytest.mark.parametrize("encoding", ENCODINGS[::7], ids=lambda encoding: encoding.name)
 def test_however_it_is_read(encoding: Encoding) -> None:
     height, width = encoding.shows.shape[:2]
-    # As if it had more pixels than are decoded whole.
+    # As if it had more pixels than the limit for full decoding.
     if encoding.family not in ("HEIC", "JPEG XL"):
         small = decode_shrunk(encoding.data, width // 4, max_pixels=1000)
         assert small.shape == (height // 4, width // 4, 3)
@@ -68,7 +68,7 @@ def test_what_does_not_say_what_is_white_is_refused(name: str, data: bytes, name
 def test_the_list_of_formats_is_what_is_tried() -> None:
     listed = re.search(r"^(JPEG, PNG, .*?)\. Colours", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     assert listed is not None
-    # Names of formats, without what stands in brackets and the commands that install.
+    # Names of formats, without brackets and install commands.
     names = re.findall(r"[A-Z][A-Za-z]+(?: [A-Z0-9]+)?", re.sub(r"\(.*?\)|`.*?`", "", listed[1], flags=re.DOTALL))
     assert set(names) == {encoding.family for encoding in ENCODINGS}
 

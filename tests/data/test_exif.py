@@ -1,4 +1,4 @@
-"""Date and place of photos, beside an EXIF that was written byte by byte."""
+"""Date and place of photos, with EXIF blocks written byte by byte."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def test_date_and_place_in_any_format(kind: str, order: str) -> None:
         "png": lambda: in_png(encoded("PNG"), exif),
         "late png": lambda: in_png(encoded("PNG"), exif, last=True),
         "webp": lambda: in_webp(encoded("WEBP"), exif, (32, 24)),
-        # A TIFF's own first directory refers to the others.
+        # A TIFF's first directory refers to the others, as in EXIF.
         "tiff": lambda: exif,
     }[kind]()
     assert exif_columns(data) == {"taken": "2019-07-04T12:34:56", **FOUND}
-    if kind not in ("tiff",):
+    if kind != "tiff":
         Image.open(io.BytesIO(data)).load()
 
 
@@ -130,12 +130,12 @@ def test_no_exif_and_broken_exif_say_nothing() -> None:
     for data in (b"", b"no picture", encoded("JPEG"), encoded("PNG"), encoded("GIF"), whole[: start + 20]):
         assert exif_columns(data) == {}
     for place in range(start, start + 120, 3):
-        # Whatever a broken one says, nothing is raised.
+        # A broken EXIF may give anything, but raises nothing.
         assert isinstance(exif_columns(whole[:place] + b"\xff\xff\xff" + whole[place + 3 :]), dict)
 
 
 def test_no_pixel_is_decoded() -> None:
-    """Those of this PNG are damaged."""
+    """The pixels of this PNG are damaged."""
     buffer = io.BytesIO()
     Image.effect_noise((100, 100), 64).save(buffer, "PNG", compress_level=0)
     data = bytearray(in_png(buffer.getvalue(), exif_bytes(WHEN, {}), last=True))

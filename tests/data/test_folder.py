@@ -1,4 +1,4 @@
-"""A folder with one sub-folder a landmark: scanned, split, and taken as a benchmark."""
+"""A folder with one sub-folder per landmark: scanning, splitting, and use as a benchmark."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_files_of_equal_bytes_stay_on_one_side(town: Path, mode: SplitMode, caps
     apart = [set(names_of(part)) for part in split_folder(town, mode)]
     assert "copies" not in capsys.readouterr().out
     for place, photo in enumerate(sorted(town.glob("*/*.jpg"))[::3]):
-        # The last landmark's: those that were there before are the first of each.
+        # Those of the last landmark: earlier photos come first.
         beside = (photo.parent, town / "寺 🗼")[place % 2]
         shutil.copyfile(photo, beside / f"copy {place}.jpg")
     parts = split_folder(town, mode)

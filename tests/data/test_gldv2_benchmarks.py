@@ -1,4 +1,4 @@
-"""GLDv2's own evaluations, read from lists and solutions in the published form."""
+"""GLDv2's official tasks, read from lists and solutions in the published format."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_what_is_wrong_with_the_lists_is_said(published: Path) -> None:
         (whole.replace(INDEX[1], "None"), TEST[1]),
         (whole.replace(INDEX[1], "nonsense"), "'nonsense'"),
         (whole.replace(TEST[1], "123"), "'123'"),
-        ("id,images,Usage\n" + f"{TEST[0]},None,Ignored\n", "no query that counts"),
+        ("id,images,Usage\n" + f"{TEST[0]},None,Ignored\n", "no Public or Private query"),
     ]:
         retrieval.write_text(text)
         with pytest.raises(UserError, match=message):
@@ -106,7 +106,7 @@ def test_what_could_only_fail_after_hours_is_refused_beforehand(published: Path)
     with pytest.raises(UserError, match="private"):
         gldv2_recognition(published)
     solution.write_text(f"id,landmarks,Usage\n{TEST[0]},7,Ignored\n")
-    with pytest.raises(UserError, match="no query that counts, Public or Private"):
+    with pytest.raises(UserError, match="no Public or Private query"):
         gldv2_recognition(published, ignored=True)
 
 

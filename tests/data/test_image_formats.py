@@ -1,5 +1,4 @@
-"""Images above the usual limit of pixels, which is lowered here so that small ones are, those that are decoded at a
-scale, and HEIC."""
+"""Images above the pixel limit, which is lowered for small files; decoding at a smaller scale; HEIC."""
 
 from __future__ import annotations
 
@@ -62,7 +61,7 @@ def test_a_jpeg_is_shrunk_while_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(("max_side", "scale"), [(159, 2), (64, 2), (20, 4), (10, 8)])
 def test_a_large_jpeg_is_decoded_at_half_its_size_or_less(max_side: int, scale: int) -> None:
-    """By OpenCV, which is told the scale."""
+    """Decoded by OpenCV at that scale."""
     flag = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}[scale]
     data = encoded("JPEG", quality=95)
     reduced = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
@@ -111,7 +110,7 @@ def test_a_scan_is_turned_upright() -> None:
     exif[0x0112] = 6
     for kind in ("JPEG", "TIFF", "PNG"):
         assert decode_shrunk(encoded(kind, exif=exif), 64).shape == (64, 40, 3)
-        stored = (40, 64, 3) if kind != "TIFF" else (64, 40, 3)  # Pillow turns TIFFs by itself.
+        stored = (40, 64, 3) if kind != "TIFF" else (64, 40, 3)  # Pillow applies the orientation of TIFFs itself.
         assert decode_shrunk(encoded(kind, exif=exif), 64, Reading("ignore")).shape == stored
 
 

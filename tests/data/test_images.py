@@ -195,7 +195,7 @@ def test_crops_are_decoded_scaled_where_the_crop_allows_it(
 
 @pytest.mark.parametrize("side", [16, 64])
 def test_a_crop_outlives_the_next_image(photo: Photo, encode: Encode, side: int) -> None:
-    """Also one that is not resized: images are decoded into the same memory one after another."""
+    """Including one that is not resized, since images share a decoding buffer."""
     whole = CropRange((1.0, 1.0), (1.0, 1.0))
     rng = np.random.default_rng(0)
     crop = decode_crop(encode(photo(64, 64)), whole, side, rng)
@@ -254,7 +254,7 @@ def test_random_boxes_lie_inside_with_area_and_ratio_in_range(
     if min(height, width) > 100 and 1 / 1.3 < width / height < 1.3 and low * height * width > 1e4:
         slack = 1 / box.height + 1 / box.width
         assert 3 / 4 * (1 - slack) <= box.width / box.height <= 4 / 3 * (1 + slack)
-        # What stands in for ten tries that did not fit reaches from one border to the other.
+        # The fallback after ten tries that do not fit reaches from border to border.
         largest = box.height == height or box.width == width
         assert largest or box.height * box.width <= height * width * (crop.area[1] + 0.01)
         assert box.height * box.width >= height * width * crop.area[0] * (1 - slack) or crop.area[0] > 0.7
@@ -325,7 +325,7 @@ def test_reasons_are_one_short_line() -> None:
 
 
 def turned(pixels: Pixels, orientation: int, kind: str = "JPEG") -> bytes:
-    """Pixels as a camera held sideways stores them, with the tag that says so."""
+    """Pixels from a camera held sideways, with the orientation tag."""
     image = Image.fromarray(pixels)
     exif = image.getexif()
     exif[0x0112] = orientation
@@ -344,7 +344,7 @@ def test_photographs_are_turned_upright_as_pillow_turns_them(photo: Photo, orien
     assert found.shape == expected.shape
     assert found.flags.c_contiguous
     assert np.abs(found - expected).max() <= 4
-    if kind != "TIFF":  # Pillow turns TIFF images as it reads them.
+    if kind != "TIFF":  # Pillow applies the orientation of TIFFs itself.
         assert decode(data, Reading("ignore")).shape == (60, 90, 3)
 
 

@@ -40,8 +40,8 @@ def test_what_cannot_be_used_has_a_reason(photo: Photo, encode: Encode) -> None:
         (b"", "zero bytes"),
         (b"<html>404</html>", "not an image"),
         (whole[: len(whole) // 2], "Premature end"),
-        (encode(photo(12, 50)), "50 x 12 pixels, below the limit of 16 a side"),
-        (encode(photo(12, 50), "PNG"), "50 x 12 pixels, below the limit of 16 a side"),
+        (encode(photo(12, 50)), "50 x 12 pixels, below the limit of 16 per side"),
+        (encode(photo(12, 50), "PNG"), "50 x 12 pixels, below the limit of 16 per side"),
     ]:
         finding = inspect(data, READING)
         assert finding is not None
@@ -77,6 +77,6 @@ def test_a_page_without_tags_is_none(photo: Photo) -> None:
     data = saved(Image.fromarray(photo(40, 50)), "TIFF")
     first = int.from_bytes(data[4:8], "little")
     end = first + 2 + 12 * int.from_bytes(data[first : first + 2], "little")
-    # A page behind the first that has no tags: Pillow stumbles over it.
+    # A second page without tags, on which Pillow fails.
     spoilt = data[:end] + len(data).to_bytes(4, "little") + data[end + 4 :] + bytes(6)
     assert inspect(spoilt, READING) == Finding("TIFF, read all the same", used=True)

@@ -1,4 +1,4 @@
-"""Batches of landmarks with several images each: whole, distinct, a function of seed and epoch, shared by processes."""
+"""Batches of landmarks with several images each: complete, distinct, a function of seed and epoch, distributed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_batches_are_whole_and_of_distinct_landmarks(sizes: list[int], landmarks
 
 
 def test_each_landmark_comes_before_any_comes_again() -> None:
-    """Of 9 landmarks 7 have a group of 4, of which a round of batches of 3 takes 6; 3 have a second one."""
+    """7 of 9 landmarks have a group of 4, and batches of 3 use 6 of them in the first round; 3 have a second group."""
     found = landmark_batches(LABELS, 3, 4, np.random.default_rng(0))
     of = LABELS[found[:, :, 0]]
     assert len(set(of[:2].ravel())) == 6
@@ -76,7 +76,7 @@ def test_goes_on_in_the_middle_of_an_epoch_with_other_processes() -> None:
 
 
 def test_refuses_what_cannot_be_had() -> None:
-    with pytest.raises(UserError, match=r"8 landmarks with 4"):
+    with pytest.raises(UserError, match=r"8 landmarks have 4"):
         LandmarkSampler(0, labels=LABELS, landmarks=8, images=4)
     with pytest.raises(UserError, match=r"3 landmarks.*2 processes"):
         LandmarkSampler(0, 0, 2, labels=LABELS, landmarks=3, images=2)

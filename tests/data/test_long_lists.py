@@ -1,4 +1,4 @@
-"""Long arrays are those that numpy puts together, wherever they lie."""
+"""Concatenation equals numpy's, in memory and in files; duplicate names are found."""
 
 from __future__ import annotations
 

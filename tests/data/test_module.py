@@ -26,7 +26,7 @@ LOADING: dict[str, Any] = {"image_size": 32, "batch_size": 8, "workers": 0, "eva
 
 
 def process(data: LandmarkDataModule, world: int, rank: int, epoch: int = 0) -> LandmarkDataModule:
-    """The module as one process of several sees it; Lightning would start them all."""
+    """The module in one of several processes, which Lightning would start."""
     device = SimpleNamespace(root_device=torch.device("cpu"))
     progress = SimpleNamespace(current=SimpleNamespace(processed=epoch))
     loop = SimpleNamespace(epoch_progress=progress)

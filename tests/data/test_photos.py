@@ -1,4 +1,4 @@
-"""Parts of photos, and of scans that are too large to be decoded whole."""
+"""Parts of photos, and of scans that are too large for full decoding."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def encode(image: Image.Image, kind: str, orientation: int) -> bytes:
 def test_a_box_on_a_scan_is_the_part_of_it(
     shared_data: Path, kind: str, orientation: int, part: tuple[float, float, float, float]
 ) -> None:
-    """Of a photo with four times as many pixels as are decoded whole."""
+    """Parts of a photo with four times as many pixels as the limit for full decoding."""
     photo = Image.open(shared_data / "provence" / "opera" / "000.jpg").convert("RGB")
     assert photo.size == SIDES
     data = encode(photo, kind, orientation)
@@ -44,7 +44,7 @@ def test_a_box_on_a_scan_is_the_part_of_it(
     np.testing.assert_allclose(shrunk.shape, whole.shape, atol=1)
     same = cv2.resize(shrunk, whole.shape[1::-1])
     assert np.abs(same.astype(int) - whole).mean() < 8
-    # Beside it, it is something else.
+    # Another part shows something else.
     assert np.abs(same[::-1, ::-1].astype(int) - whole).mean() > 20
 
 

@@ -207,7 +207,7 @@ def test_missing_images_are_counted_and_the_first_named(tmp_path: Path, photo: P
 
 
 def test_a_subset_is_what_is_there(tmp_path: Path, photo: Photo, encode: Encode) -> None:
-    """Against the names: each list of each query names what it named, less what is gone."""
+    """Compared by names: each list of each query has the same images, without the missing ones."""
     rng = np.random.default_rng(3)
     gallery, queries = [f"g{i}" for i in range(30)], [f"q{i}" for i in range(6)]
     shuffled = [rng.permutation(30)[:20].tolist() for _ in queries]
@@ -230,7 +230,7 @@ def test_a_subset_is_what_is_there(tmp_path: Path, photo: Photo, encode: Encode)
 
 
 def digest_of_parts(benchmark: Benchmark) -> str:
-    """The digest as the first benchmarks had it: what is evaluated, whatever was listed."""
+    """The digest of the first version: of the evaluated images, whatever was listed."""
     truth, source = benchmark.ground_truth, benchmark.source
     rows = range(len(source))
     lists = [[part.tolist() for part in kind] for kind in (truth.easy, truth.hard, truth.junk)]
@@ -289,7 +289,7 @@ def test_a_query_that_the_gallery_holds_is_noted_unless_it_is_junk_to_itself(
 
 @needs_real
 def test_a_few_photos_of_the_real_benchmark_are_that_subset(shared_data: Path) -> None:
-    """The small benchmark was cut out of the large one by others: same photos, same lists."""
+    """The small benchmark, a part of the large one made by others, has the same photos and lists."""
     small = revisited_benchmark(shared_data / "rparis6k-mini")
     subset = revisited_benchmark(shared_data / "rparis6k-mini", REAL / "gnd_rparis6k.pkl", crop="trunc", subset=True)
     assert subset.notes == ("subset: 39 of 6,322 gallery images, 1 of 70 queries",)

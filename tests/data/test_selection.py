@@ -1,4 +1,4 @@
-"""Which images are trained on, and how often, against counting by hand."""
+"""Which images are used for training, and how often, compared with counts by hand."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_hex_source_follows_gldv2s_layout(tmp_path: Path) -> None:
 
 
 class Flaky:
-    """Fails with these errors, one a read, then gives its bytes."""
+    """Raises these errors, one per read, then returns its bytes."""
 
     def __init__(self, *errors: int) -> None:
         self.errors = list(errors)
@@ -128,7 +128,7 @@ def test_hash_share_is_splitmix64() -> None:
 def test_copies_are_files_of_equal_bytes(tmp_path: Path, size: int) -> None:
     rng = np.random.default_rng(size)
     whole = rng.integers(0, 256, size, np.uint8).tobytes()
-    # Of one size, and alike but for the first byte, the last, or one in the middle.
+    # The same size, and equal except for the first byte, the last, or one in the middle.
     different = [bytes([whole[0] ^ 1]) + whole[1:], whole[:-1] + bytes([whole[-1] ^ 2])]
     different.append(whole[: size // 2] + bytes([whole[size // 2] ^ 4]) + whole[size // 2 + 1 :])
     files = [whole, different[0], whole, different[1], different[2], different[1], whole, whole + b"x", b"", b""]

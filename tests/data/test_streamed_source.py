@@ -1,4 +1,4 @@
-"""Packed images from a store of objects, chunk by chunk."""
+"""Packed images from an object store, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ URL = "memory://bucket/packed/train"
 
 @pytest.fixture
 def stored(gldv2: Path) -> Iterator[Path]:
-    """The small set's images, packed in chunks of four, in memory alone."""
+    """The images of the small data set, packed in chunks of four, in memory only."""
     folder = pack_gldv2(gldv2, workers=1, chunk_size=4)
     store = fsspec.filesystem("memory")
     store.put(str(folder), "/bucket/packed/train", recursive=True)

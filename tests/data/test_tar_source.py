@@ -1,4 +1,4 @@
-"""GLDv2's archives, indexed and read where they lie, against their unpacked tree and the library's own reader."""
+"""GLDv2's archives, indexed and read in place, compared with the unpacked tree and tarfile."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dolglab.io import folder_lock
 
 
 def pack(folder: Path, archives: int = 3) -> list[Path]:
-    """The unpacked tree of `folder` in archives, as published; the tree is removed."""
+    """Pack the tree of `folder` into archives, as published, and remove the tree."""
     files = sorted(folder.glob("?/?/?/*.jpg"))
     paths = [folder / f"images_{number:03}.tar" for number in range(archives)]
     for number, path in enumerate(paths):
@@ -93,9 +93,9 @@ def test_a_second_run_reads_only_what_changed(packed: Path, monkeypatch, capsys)
         load_gldv2(packed)
     index_archives(training, workers=1)
     assert read == ["images_001.tar"]
-    assert "31 images in 3 archives are indexed" in capsys.readouterr().out
+    assert "31 images in 3 archives indexed" in capsys.readouterr().out
     assert len(load_gldv2(packed)) == 30
-    # The tables of earlier states go.
+    # Tables of earlier states are deleted.
     assert len([path for path in (training / ".index").iterdir() if path.is_dir()]) == 2
 
 
@@ -109,7 +109,7 @@ def test_an_archive_touched_later_is_noticed(packed: Path) -> None:
 @pytest.mark.parametrize("cut", [100, 511, 512, 1024, 3000])
 def test_an_archive_cut_short_anywhere_is_refused(packed: Path, cut: int) -> None:
     path = packed / "train" / "images_002.tar"
-    # The library pads archives with zeros to a multiple of 10,240; the end is where these begin.
+    # tarfile pads archives with zeros to a multiple of 10,240; the end is before these.
     with tarfile.open(path) as tar:
         end = max(m.offset_data + -(-m.size // 512) * 512 for m in tar)
     os.truncate(path, end + 512 - cut)
@@ -224,7 +224,7 @@ def test_other_processes_read_on_their_own(packed: Path) -> None:
 
 
 def test_parts_share_the_table_and_its_files(packed: Path, gldv2: Path) -> None:
-    """A part for each chunk of millions of images must not hold files of its own."""
+    """The parts for chunks of millions of images must not open their own files."""
     training = load_gldv2(gldv2, kind="tar")
     before = len(list(Path("/proc/self/fd").iterdir()))
     parts = [training.source.take(np.array([row])) for row in range(len(training))]

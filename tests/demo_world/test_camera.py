@@ -1,4 +1,4 @@
-"""The pinhole geometry against plain trigonometry."""
+"""The pinhole geometry compared with plain trigonometry."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Families of look-alikes: what siblings share and what they do not."""
+"""Families of look-alikes: what siblings share, and how they differ."""
 
 import numpy as np
 from hypothesis import given, settings

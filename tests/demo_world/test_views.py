@@ -1,4 +1,4 @@
-"""What a picture shows of its landmark, measured on scenes whose answer is known."""
+"""The visible part of a landmark, measured on scenes with a known answer."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from dolglab.demo_world.surroundings import make_props
 
 @pytest.fixture(scope="module")
 def building():
-    """A temple: a box with a gable, without towers that would hide the front."""
+    """A temple: a box with a gable, without towers in front of it."""
     for number in range(100):
         landmark = sample_family(np.random.default_rng(number), 1)[0]
         if landmark.style.kind == "temple":

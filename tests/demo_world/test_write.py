@@ -1,4 +1,4 @@
-"""The world on disk: formats, determinism, and what is refused."""
+"""The world on disk: formats, determinism, and errors."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Whoever follows `docs/extending.md` block by block has what it adds, and its commands and tests pass."""
+"""`docs/extending.md`, followed block by block: its files, commands and tests work."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ SMALL = {
     "embed": ["--threads", "1"],
     "search": [],
 }
-# Commands in one process, which imports torch once, and then the tests that the page wrote, with those of the project
-# that take in whatever is added.
+# Runs the commands in one process, which imports torch once; then the tests on the page, and the project's tests that
+# include every added component.
 DRIVER = """
 import json, sys
 from pathlib import Path
@@ -71,11 +71,11 @@ def commands_of(text: str) -> list[list[str]]:
 
 
 def follow(text: str, checkout: Path) -> list[str]:
-    """Write what a section says into a checkout; the files it speaks of."""
+    """Write the files of a section into a checkout, and return their paths."""
     paths = []
     for found in FILE.finditer(text):
         path = checkout / found["path"]
-        assert path.exists() == bool(found["append"]), f"{found['path']} is not as the page has it"
+        assert path.exists() == bool(found["append"]), f"{found['path']} does not match the page"
         path.parent.mkdir(parents=True, exist_ok=True)
         before = f"{path.read_text()}\n\n" if found["append"] else ""
         path.write_text(before + found["text"])
@@ -106,8 +106,8 @@ def test_what_the_page_says_works(checkout: Path) -> None:
         )
         assert done.returncode == 0, done.stdout + done.stderr
     commands = {title: commands_of(text) for title, text in page.items()}
-    assert all(commands.values()), "every section ends with commands"
-    # Pooling, margin and backbone are trained as one network, whose run has one name on the page.
+    assert all(commands.values()), "every section must have commands"
+    # Pooling, margin and backbone are trained as one network: their runs have the same name on the page.
     parts = ("A pooling", "A margin", "Any other backbone")
     (mobile,) = commands["A backbone of timm"]
     mine = dict.fromkeys(word for part in parts for word in commands[part][0])

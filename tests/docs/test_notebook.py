@@ -1,4 +1,4 @@
-"""The notebook's cells run one after the other, and find what they say."""
+"""The notebook's cells run in order, and find the expected photo."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["descriptors"][0] == found["photos"] > 20
-    # Half of a photo finds the photo, by its cosine and by geometry.
+    # Half of a photo finds the whole photo, by its cosine and by geometry.
     assert found["best"] == found["query"]
     assert found["inliers"] > 20
 
 
 def test_the_notebook_holds_no_outputs() -> None:
-    """Outputs would be of somebody's machine, and change with each run."""
+    """Outputs would depend on the machine, and change with each run."""
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in cells)

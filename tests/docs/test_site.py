@@ -1,4 +1,4 @@
-"""The site builds from the files, strictly; its links and anchors lead somewhere; the reference names what there is."""
+"""The site builds in strict mode, its links and anchors are valid, and the reference is complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONF = ROOT / "conf"
 
 
 class Page(HTMLParser):
-    """The anchors of a page, and what its links and pictures lead to."""
+    """The anchors of a page, and the targets of its links and pictures."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def test_links_and_anchors_lead_somewhere(pages: dict[Path, Page]) -> None:
     assert len(pages) > 40
     broken = []
     for path, page in pages.items():
-        # The page for a wrong address is served at any depth: its links begin at the site's root.
+        # The 404 page is served at any depth, so its links begin at the site's root.
         for target in page.targets if path.name != "404.html" else ():
             where = urlsplit(target)
             if where.scheme or where.netloc:
@@ -74,7 +74,7 @@ def test_links_and_anchors_lead_somewhere(pages: dict[Path, Page]) -> None:
 
 
 def test_nothing_is_fetched_from_elsewhere(pages: dict[Path, Page]) -> None:
-    """Pages need no other server: a site in a closed network looks as it does here."""
+    """Pages load nothing from other servers, so that the site works in a closed network."""
     assert not [source for page in pages.values() for source in page.sources if urlsplit(source).netloc]
 
 
@@ -91,7 +91,7 @@ def test_every_group_choice_and_option_is_there(site: Path, pages: dict[Path, Pa
         for key, value in options.items():
             if key in ("defaults", "call") or key.startswith("_") or isinstance(value, dict):
                 continue
-            # A recipe stands there as it is, the others' options as they are given.
+            # Recipes are quoted; options of other groups are listed by their full names.
             given = key if moved else f"{group.replace('/', '.')}.{key}"
             assert (key if group == "experiment" else f"<code>{given}</code>") in text, f"{file}: {key}"
     first = ["max_epochs", "image_size", "batch_size", "optimizer.lr", "workers", "precision"]

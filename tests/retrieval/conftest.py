@@ -1,4 +1,4 @@
-"""A small gallery with queries, and an index of each kind over it."""
+"""A small gallery with queries, and an index of each kind."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from dolglab.retrieval.rabitq import RaBitQIndex
 Table = NDArray[np.float32]
 DIM = 32
 
-# Each kind with settings fit for the small gallery, and the least share of the first 10 answers that it must find.
+# Each kind with settings for the small gallery, and the minimum recall@10.
 KINDS: dict[str, tuple[Callable[[], Index], float]] = {
     "flat": (FlatIndex, 1.0),
     "ivf_flat": (lambda: IVFFlatIndex(lists=30, probes=8), 0.98),
@@ -32,6 +32,6 @@ def rows(table: NDArray[np.floating]) -> Table:
 
 
 def stable_sort(gallery: Table, queries: Table) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Every cosine, and the positions by falling cosine."""
+    """All cosines, and the positions by descending cosine."""
     cosines = queries.astype(np.float64) @ gallery.T.astype(np.float64)
     return cosines, np.argsort(-cosines, axis=1, kind="stable")

@@ -1,4 +1,4 @@
-"""Adapters: what they do to descriptors, and the files that keep them."""
+"""Adapters: their effect on descriptors, and their files."""
 
 from __future__ import annotations
 

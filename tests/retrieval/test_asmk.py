@@ -1,4 +1,4 @@
-"""ASMK against a plain numpy loop over images and words, and against the package's own pipeline."""
+"""ASMK compared with a plain numpy loop over images and words, and with the package's own pipeline."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Gallery = list[tuple[int, NDArray[np.float32]]]
 
 
 def descriptors(rng: np.random.Generator, n: int, dim: int = 32) -> NDArray[np.float32]:
-    """L2-normalised descriptors around ten places, so that images share words and words hold several descriptors."""
+    """L2-normalised descriptors around ten centres, so that images share words and words have several descriptors."""
     centres = np.random.default_rng(99).standard_normal((10, dim))
     rows = centres[rng.integers(0, 10, n)] + 0.7 * rng.standard_normal((n, dim))
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def gallery_of(seed: int, images: int = 30, dim: int = 32) -> Gallery:
-    """Images of 0 to 39 descriptors, position 7 without any."""
+    """Images with 0 to 39 descriptors, position 7 without any."""
     rng = np.random.default_rng(seed)
     return [(i, descriptors(rng, 0 if i == 7 else int(rng.integers(1, 40)), dim)) for i in range(images)]
 
@@ -40,7 +40,7 @@ def learned(**settings: object) -> ASMK:
 
 
 def aggregated(rows: NDArray, centroids: NDArray, assignments: int) -> dict[int, NDArray]:
-    """For each word the sum of residuals, in float64, one descriptor at a time."""
+    """The sum of residuals for each word, in float64, one descriptor at a time."""
     sums: dict[int, NDArray] = {}
     for row in rows.astype(np.float64):
         distances = ((centroids.astype(np.float64) - row) ** 2).sum(1)

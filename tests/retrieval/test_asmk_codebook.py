@@ -1,4 +1,4 @@
-"""What a codebook is learned by: a sample of features, PCA, k-means, and how many words there are."""
+"""Learning a codebook: a sample of features, PCA, k-means, and the number of words."""
 
 from __future__ import annotations
 

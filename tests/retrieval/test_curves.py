@@ -1,4 +1,4 @@
-"""Interpolated precision against plain definitions."""
+"""Interpolated precision compared with its plain definition."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from dolglab.measures import mean_precision_at_recalls, precision_at_recalls
 
 
 def by_definition(ranks: list[int], positives: int) -> list[float]:
-    """At each recall the highest precision of any cut of the list that reaches it."""
+    """At each recall, the highest precision of any cut of the list that reaches it."""
     curve = []
     for step in range(101):
         reached = [found for found in range(1, len(ranks) + 1) if 100 * found >= step * positives]
@@ -33,7 +33,7 @@ def test_against_another_library() -> None:
     ranks = np.flatnonzero(truth[scores.argsort(descending=True)].numpy())
     precision, recall, _ = (part.double().numpy() for part in binary_precision_recall_curve(scores, truth.long()))
     expected = [precision[recall >= step / 100 - 1e-6].max() for step in range(1, 101)]
-    # At recall 0 that library adds a precision of 1, which no list had.
+    # At recall 0 that library adds a precision of 1.
     np.testing.assert_allclose(precision_at_recalls(ranks, int(truth.sum()))[1:], expected, rtol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""From descriptors to GLDv2's figures, against plain loops over a full sort."""
+"""From descriptors to GLDv2's figures, compared with plain loops over a full sort."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOTHING = np.empty(0, np.int64)
 
 
 class Named:
-    """Only names: metrics read no image."""
+    """Names only, since metrics read no image."""
 
     def __len__(self) -> int:
         return GALLERY + QUERIES
@@ -37,7 +37,7 @@ class Named:
 def benchmark(measure: str, neighbours: int = 0) -> Benchmark:
     rng = np.random.default_rng(3)
     landmarks = rng.integers(0, 6, GALLERY)
-    # Every fourth query shows nothing; of recognition that counts, of retrieval there is no such query.
+    # Every fourth query shows nothing, which counts for recognition but does not occur in retrieval.
     shown = [frozenset() if measure == "GAP" and q % 4 == 3 else frozenset({q % 6}) for q in range(QUERIES)]
     positives = tuple(np.flatnonzero(np.isin(landmarks, list(one))) for one in shown)
     usages = np.array(["public", "private", "private", "ignored"] * 3)

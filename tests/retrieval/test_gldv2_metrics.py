@@ -1,4 +1,4 @@
-"""GLDv2's two figures against values computed elsewhere, and against a plain loop."""
+"""GLDv2's two figures compared with independently computed values, and with a plain loop."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def test_map_against_a_plain_loop(k: int) -> None:
 
 def test_gap_by_hand() -> None:
     solution = {"a": {1}, "b": {2, 3}, "c": set(), "d": {4}}
-    # b right, c wrong, a wrong; d has no answer, and e is no image of the set.
+    # b right, c wrong, a wrong; d has no answer, and e is not in the set.
     predictions = {"a": (9, 0.1), "b": (3, 0.9), "c": (1, 0.5), "e": (1, 1.0)}
     assert global_average_precision(predictions, solution) == pytest.approx(1 / 3)
-    # Of equal scores the smaller image id stands first.
+    # With equal scores the smaller image id comes first.
     assert global_average_precision({"a": (1, 0.5), "b": (9, 0.5)}, solution) == pytest.approx(1 / 3)
     assert global_average_precision({"a": (9, 0.5), "b": (2, 0.5)}, solution) == pytest.approx(1 / 6)
 

@@ -1,4 +1,4 @@
-"""Every kind of index against a full stable sort in numpy, its files, and what it refuses."""
+"""Every kind of index compared with a full stable sort in numpy, and its errors."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_ivf_that_looks_into_every_list_is_exact(data: tuple[Table, Table]) -> N
     positions = index.search(data[1], 1500)[1]
     cosines, order = stable_sort(*data)
     assert (np.sort(positions) == np.arange(1500)).all()
-    # Cosines that float32 cannot tell apart may change places.
+    # Cosines that float32 cannot distinguish may be swapped.
     expected = np.take_along_axis(cosines, order, 1)
     np.testing.assert_allclose(np.take_along_axis(cosines, positions, 1), expected, atol=1e-6)
 
@@ -236,8 +236,8 @@ def test_refuses_shapes_and_numbers_of_answers(built: dict[str, Index]) -> None:
         (IVFFlatIndex(lists=60, training_sample=50), r"ivf_flat: 60 .* 50 .*index\.lists"),
         (IVFPQIndex(code_bytes=8), r"ivf_pq: .* 256 .* 100.*index\.bits"),
         (OPQIndex(code_bytes=8), r"opq_pq: .* 256 .* 100.*index\.bits"),
-        (OPQIndex(code_bytes=5), r"opq_pq: .* 5 bytes, 8 bits .* 32 .*index\.code_bytes"),
-        (IVFPQIndex(code_bytes=3, bits=5), r"ivf_pq: .* 3 bytes, 5 bits .* 32 .*index\.code_bytes"),
+        (OPQIndex(code_bytes=5), r"opq_pq: .* 5 bytes with 8 bits .* 32 .*index\.code_bytes"),
+        (IVFPQIndex(code_bytes=3, bits=5), r"ivf_pq: .* 3 bytes with 5 bits .* 32 .*index\.code_bytes"),
     ],
 )
 def test_a_gallery_that_does_not_fit_the_settings_is_refused(index: Index, message: str) -> None:
@@ -293,7 +293,7 @@ def test_recall_counts_the_answers_there_are() -> None:
 def test_a_search_among_some_finds_these_alone(kind: str, data: tuple[Table, Table], built: dict[str, Index]) -> None:
     gallery, queries = data
     allowed = np.zeros(len(gallery), np.bool_)
-    # All near the queries, so that the approximate kinds come by.
+    # All near the queries, so that approximate kinds find them.
     allowed[np.unique(np.argsort(-(queries @ gallery.T), axis=1)[:, :3])] = True
     scores, positions = built[kind].search(queries, 3, allowed)
     assert allowed[positions[positions >= 0]].all()

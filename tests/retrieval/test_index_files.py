@@ -1,4 +1,4 @@
-"""Indexes on disk: what is saved comes back, and what is damaged, cut or another's is refused."""
+"""Indexes on disk: saving and loading, and errors for damaged, truncated or other files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_saved_loaded_and_mapped_answer_alike(
             assert (ours == theirs).all()
         assert (len(index), index.bytes_per_vector) == (1500, built[kind].bytes_per_vector)
         assert mmap == (str(path) in Path("/proc/self/maps").read_text())
-    # The file holds what the memory does, with headers and sizes of lists beside it.
+    # The file has the same data as the memory, plus headers and sizes of lists.
     assert 0 <= path.stat().st_size - 1500 * built[kind].bytes_per_vector < 600
 
 
@@ -57,7 +57,7 @@ def test_an_index_can_be_saved_where_it_was_mapped_from(
 
 
 class TakesAway(FlatIndex):
-    """Its settings are compared after the JSON was read and before the index is, and take it away meanwhile."""
+    """An index whose file is deleted after the JSON was read, when its settings are compared."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

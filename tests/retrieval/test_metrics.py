@@ -1,4 +1,4 @@
-"""The Revisited protocol against stored reference values, a plain loop, and hand-made lists."""
+"""The Revisited protocol compared with stored reference values, a plain loop, and hand-made lists."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_equals_the_reference(name: str, parity: Path) -> None:
 
 
 def loop(ranked: list[int], positives: set[int], ignored: set[int], kappas: list[int]) -> tuple[float, list[float]]:
-    """The protocol as one would write it on paper: walk down the list, skip what is ignored."""
+    """The protocol in its simplest form: walk down the list, and skip ignored images."""
     ap, seen, found, hits = 0.0, 0, 0, []
     for image in ranked:
         if image in ignored:
@@ -113,7 +113,7 @@ def test_a_ranking_that_names_an_image_twice_is_refused() -> None:
     scores = np.zeros(3, np.float32)
     with pytest.raises(UserError, match=r"query 1 .*image 5 3 times"):
         listed_ranking([(np.array([0, 1, 2]), scores), (np.array([5, 5, 5]), scores)], ground_truth_ids_of(truth), 2)
-    # What is no image may come again.
+    # -1 may occur more than once.
     unfound = revisited_evaluation(np.array([[1, -1, -1], [0, -1, -1]]), truth)
     assert unfound["easy"]["ap"].tolist() == [0.0, 1.0]
 

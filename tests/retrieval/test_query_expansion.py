@@ -1,4 +1,4 @@
-"""Query expansion and database-side augmentation against plain loops."""
+"""Query expansion and database-side augmentation compared with plain loops."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def descriptors(count: int, seed: int, dim: int = 6) -> NDArray[np.float32]:
 def drawn(
     own: NDArray[np.float32], others: NDArray[np.float32], neighbours: int, alpha: float, excluded: int = -1
 ) -> NDArray[np.float64]:
-    """One descriptor plus its weighted neighbours, by a loop in float64."""
+    """A descriptor plus its weighted neighbours, in a float64 loop."""
     cosines = [(float(own.astype(np.float64) @ other), i) for i, other in enumerate(others) if i != excluded]
     total = own.astype(np.float64)
     for cosine, i in sorted(cosines, key=lambda pair: (-pair[0], pair[1]))[:neighbours]:
@@ -87,7 +87,7 @@ def test_no_query_one_image_and_no_known_image(step: type) -> None:
 
 
 def test_copies_do_not_take_an_images_own_place() -> None:
-    """Five copies of one image: each finds four others, whether or not it stands in its own list."""
+    """Five copies of an image: each finds the four others, whether or not it is in its own list."""
     gallery = np.repeat(descriptors(1, 0), 5, 0)
     augmented, _ = DatabaseAugmentation(neighbours=2)(gallery, gallery[:0])
     np.testing.assert_allclose(augmented, gallery, atol=1e-6)

@@ -1,4 +1,4 @@
-"""One-bit codes: what they propose, what they take in, and files that lie."""
+"""One-bit codes: the candidates they select, additions, and inconsistent files."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_the_answers_are_the_same_from_its_file(gallery: Table, tmp_path: Path) 
 
 
 def test_descriptors_that_vary_in_few_directions_are_found_too() -> None:
-    """What faiss's codes are without a rotation."""
+    """faiss's codes without a rotation."""
     rng = np.random.default_rng(0)
     strengths = (1 + np.arange(DIM)) ** -1.0
     gallery = rows(rng.standard_normal((20_000, DIM)) * strengths)
@@ -111,7 +111,7 @@ def shorter(index: Any) -> None:
 def twice_turned(index: Any) -> None:
     turned: Any = faiss.RandomRotationMatrix(DIM, DIM)
     turned.init(1)
-    # An index that was read owns what it is made of.
+    # An index that was read owns its parts.
     turned.this.disown()
     index.prepend_transform(turned)
 
@@ -125,7 +125,7 @@ def other_length(index: Any) -> None:
 def test_codes_of_other_sizes_than_they_say_are_refused(
     kind: type[RaBitQCodes], change: Callable[[Any], None], gallery: Table, tmp_path: Path
 ) -> None:
-    """faiss would read beyond what it has."""
+    """faiss would read out of bounds."""
     codes, path = kind(), tmp_path / "codes"
     codes.build(gallery)
     codes.save(path)

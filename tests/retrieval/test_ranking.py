@@ -1,4 +1,4 @@
-"""Rankings against a full stable sort of exact products, whatever the gallery's parts, and what is made of them."""
+"""Rankings compared with a full stable sort of exact products, for any parts of the gallery; operations on rankings."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from dolglab.retrieval.ranking import (
 Array = NDArray[np.floating]
 
 
-# So small that a gallery of some hundred images has many.
+# So small that a gallery of a few hundred images has many parts.
 SMALL = ChunkSizes(queries=3, images=33, first_images=2, values=40, pair_cost=2)
 
 
 def whole(*, images: int = 300, queries: int = 8, dim: int = 6, seed: int = 0) -> tuple[Array, Array]:
-    """Descriptors of small whole numbers: every product is exact, and many are equal."""
+    """Descriptors of small integers: all products are exact, and many are equal."""
     rng = np.random.default_rng(seed)
     values = [rng.integers(-3, 4, (count, dim)).astype(np.float32) for count in (images, queries)]
     return values[0], values[1]
@@ -49,7 +49,7 @@ def some(gallery: Array, queries: Array, count: int = 9) -> list[NDArray[np.int6
 
 
 def check(ranked: Ranked, scores: Array, labelled: list[NDArray[np.int64]], top: int, known: NDArray[np.bool_]) -> None:
-    """The ranking is the stable sort of these scores, (Q, N), without what is not known."""
+    """Assert that the ranking is the stable sort of these scores, (Q, N), without unavailable images."""
     for query, own in enumerate(scores):
         order = [image for image in np.argsort(-own, kind="stable").tolist() if known[image]]
         head = order[:top]
@@ -84,7 +84,7 @@ def test_equals_a_full_stable_sort_at_every_size(data: st.DataObject) -> None:
 
 
 def grid_scores(gallery: Array, queries: Array) -> Array:
-    """Inner products, (Q, N), of rows rounded to whole numbers of their own steps, added as Python's whole numbers."""
+    """Inner products, (Q, N), of rows rounded to multiples of their own steps, summed as Python integers."""
 
     def whole_numbers(rows: Array) -> tuple[NDArray[np.object_], list[Fraction]]:
         exponents = np.frexp(1.5 * np.linalg.norm(rows.astype(np.float64), axis=1))[1].tolist()
@@ -100,7 +100,7 @@ def grid_scores(gallery: Array, queries: Array) -> Array:
 def adversarial(
     rng: np.random.Generator, images: int, asked: int, dim: int, lengths: list[float]
 ) -> tuple[Array, Array]:
-    """A gallery and queries of many near ties: copies, copies an ulp away, opposites, zeros, and of mixed lengths."""
+    """A gallery and queries with many near ties: copies, copies an ulp away, opposites, zeros, mixed lengths."""
     rows = rng.standard_normal((images + asked, dim)).astype(np.float32)
     if rng.random() < 0.3:
         rows = np.round(2 * rows)
@@ -305,7 +305,7 @@ def test_what_is_not_finite_is_refused(value: float) -> None:
         exact_ranking(spoiled, queries, nobody, 3)
     with pytest.raises(UserError, match="query"):
         exact_ranking(gallery, spoiled[30:32], nobody[:2], 3)
-    # What could not be read may hold anything.
+    # Unavailable descriptors may have any value.
     known = np.arange(40) != 31
     check(exact_ranking(spoiled, queries, nobody, 3, known), queries @ gallery.T, nobody, 3, known)
 

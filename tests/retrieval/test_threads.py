@@ -1,4 +1,4 @@
-"""Parts side by side: their order, few at a time, errors, and torch as it was before."""
+"""Parallel parts: order, few at a time, errors, and torch's settings restored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learned whitening: what it does to covariances and pairs, its file, and its refusals."""
+"""Learned whitening: its effect on covariances and pairs, its file, and its errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def projection_of(whitening: Whitening) -> Projection:
 def landmarks(seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
     """60 landmarks of 6 photos, the pairs of one landmark, and labels.
 
-    Photos of one landmark differ most in the first 4 dimensions, as by weather, and landmarks in the last 8.
+    Photos of a landmark differ most in the first 4 dimensions, as with weather, and landmarks in the last 8.
     """
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(60), 6)
@@ -75,7 +75,7 @@ def test_fewer_dimensions_are_those_that_vary_most() -> None:
     rows = correlated()
     whole, cut = projection_of(learned(rows)), projection_of(learned(rows, dim=5))
     np.testing.assert_array_equal(cut.projection, whole.projection[:5])
-    # The spread along a direction is one over the length of its row.
+    # The deviation along a direction is the inverse of the length of its row.
     assert (np.diff(np.linalg.norm(whole.projection, axis=1)) > 0).all()
 
 
@@ -160,7 +160,7 @@ def test_shrinking_bounds_what_hardly_varies() -> None:
 
 
 def as_cirtorch(rows: NDArray[np.floating], pairs: NDArray[np.int64]) -> NDArray[np.float64]:
-    """All images whitened by learning as cirtorch describes it, image by image and pair by pair."""
+    """All images after whitening learned as in cirtorch, image by image and pair by pair."""
     centre = np.mean([rows[first] for first, _ in pairs], axis=0, dtype=np.float64)
     differences = np.zeros((rows.shape[1],) * 2)
     for first, second in pairs:
@@ -175,12 +175,12 @@ def as_cirtorch(rows: NDArray[np.floating], pairs: NDArray[np.int64]) -> NDArray
 
 def test_centred_on_pairs_it_is_cirtorchs(tmp_path: Path) -> None:
     rows, pairs, _ = landmarks()
-    # Half of the landmarks are in no pair: the two centres lie apart.
+    # Half of the landmarks are in no pair, so the two centres differ.
     pairs = pairs[pairs[:, 0] < 180]
     theirs = learned(rows, pairs, kind="supervised", centre="pairs")
     found = theirs(rows, rows)[0]
     expected = as_cirtorch(rows, pairs)
-    # Directions of opposite signs are the same.
+    # Directions are equal up to their sign.
     np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-5)
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-5)
     ours = learned(rows, pairs, kind="supervised")(rows, rows)[0]

@@ -12,7 +12,7 @@ import typer
 
 from dolglab.errors import UserError, os_error_text, reader_gone
 
-ALLOW = "A scheme such as s3, or a place such as https://host/2019, to open where only a library names it; repeatable."
+ALLOW = "A scheme such as s3, or a place such as https://host/2019, that addresses in a library may use; repeatable."
 BACKEND = "What runs the network: torch, onnx, or auto, which takes onnx where it is there and faster."
 # In the environment it is DOLG_ALLOW, with commas between: see `dolglab.data.addresses`.
 Allow = Annotated[list[str] | None, typer.Option("--allow", help=ALLOW)]

@@ -1,7 +1,7 @@
-"""Places that a library names, and which of them are opened: a library may be somebody else's.
+"""Addresses stored in a library, and which of them may be opened: a library may come from someone else.
 
-Its paths are read as they stand, since nothing but a picture is made of them. An address on the network is opened only
-where the user allows that, so that nobody's library has this machine ask servers, or give tokens to them.
+Local paths are read without restrictions, since the result is only used as a picture. A network address is opened only
+if the user allows it, so that a foreign library cannot make this machine contact servers or send tokens to them.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ import fsspec
 
 from dolglab.errors import UserError
 
-# Where `--allow` is kept, for the processes too that a command starts: entries with commas or blanks between them.
+# Stores `--allow`, also for child processes: entries separated by commas or blanks.
 VARIABLE = "DOLG_ALLOW"
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
-# Schemes whose addresses begin with the name of a bucket, a container or a repository, not of a host.
+# Schemes whose addresses begin with the name of a bucket, a container or a repository, not a host.
 WITHOUT_HOST = frozenset({"abfs", "abfss", "adl", "az", "gcs", "gs", "hf", "memory", "oci", "oss", "s3", "s3a"})
 GUARDED = ("http", "https")
 
 
 class NotAllowedError(UserError):
-    """An address that only a library names, and that the user does not allow."""
+    """An address from a library that the user does not allow."""
 
 
 def allow(entries: Iterable[str]) -> None:
-    """Have addresses be opened, by this process and those that it starts, also where only a library names them.
+    """Allow this process and its children to open addresses that come from a library.
 
     Args:
-        entries: schemes, such as s3, and places, such as https://photos.example/2019, for what lies below them.
+        entries: schemes, such as s3, and places, such as https://photos.example/2019, with everything below them.
 
-    Raises UserError for what is neither.
+    Raises UserError for an entry that is neither.
     """
     entries = list(entries)
     for entry in entries:
@@ -50,35 +50,35 @@ def allow(entries: Iterable[str]) -> None:
 
 
 def check_allowed(address: str) -> None:
-    """Raise NotAllowedError for an address that only a library names, and that the user does not allow.
+    """Raise NotAllowedError for an address from a library that the user does not allow.
 
-    What is allowed by its scheme must not be this machine or its own link; a place that the user wrote may be.
+    An address allowed by its scheme must not be this machine or link-local; a place given by the user may be.
     """
     if is_users_place(address):
         return
     scheme, _, rest = address.partition("://")
     if not SCHEME.fullmatch(scheme):
-        raise NotAllowedError(f"{address} is not opened: only a library names it, and it is no plain address")
+        raise NotAllowedError(f"{address} is not opened: it comes from a library and is not a valid address")
     if scheme not in _entries():
         raise NotAllowedError(
-            f"{address} is not opened, since only a library names it: where you trust that, --allow "
-            f"{scheme}://{rest.partition('/')[0]} (or all of {scheme}, or {VARIABLE} in the environment)"
+            f"{address} is not opened, since it comes from a library: if you trust it, use --allow "
+            f"{scheme}://{rest.partition('/')[0]} (or --allow {scheme} for all, or {VARIABLE} in the environment)"
         )
     if scheme not in WITHOUT_HOST:
         _check_host(address)
 
 
 def read_allowed(address: str) -> bytes:
-    """What is at an address that only a library names. Raises NotAllowedError as `check_allowed`, and OSError.
+    """Read an address from a library. Raises NotAllowedError like `check_allowed`, and OSError.
 
-    Of an address that is allowed by its scheme no connection goes to this machine or its own link, whatever its host's
-    name stands for and whereto its server redirects.
+    For an address allowed by its scheme, no connection is made to this machine or a link-local address, whatever its
+    host name resolves to and wherever its server redirects.
     """
     return read_address(address, **guard(address))
 
 
 def guard(address: str) -> dict[str, Any]:
-    """Options with which fsspec opens an address that only a library names. Raises as `read_allowed`."""
+    """fsspec options to open an address from a library. Raises like `read_allowed`."""
     check_allowed(address)
     scheme = address.partition("://")[0]
     if is_users_place(address) or scheme in WITHOUT_HOST:
@@ -94,14 +94,14 @@ def guard(address: str) -> dict[str, Any]:
 
 
 def read_address(address: str, **options: Any) -> bytes:
-    """What is at an address, read by fsspec with these options. Raises OSError."""
+    """Read an address with fsspec and these options. Raises OSError."""
     with os_errors(), fsspec.open(address, "rb", **options) as file:
         return file.read()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @contextmanager
 def os_errors() -> Iterator[None]:
-    """Have whatever fsspec's file systems raise, each of which has errors of its own, come as OSError."""
+    """Convert the errors of fsspec's file systems, which each have their own, to OSError."""
     try:
         yield
     except (OSError, UserError):
@@ -111,7 +111,7 @@ def os_errors() -> Iterator[None]:
 
 
 def check_ip(ip: str) -> None:
-    """Raise ConnectionRefusedError for an IP address of this machine or its own link.
+    """Raise ConnectionRefusedError for an IP address of this machine or of its local link.
 
     >>> check_ip("192.0.2.1")
     """
@@ -119,11 +119,13 @@ def check_ip(ip: str) -> None:
     if isinstance(parsed, ipaddress.IPv6Address):
         parsed = parsed.ipv4_mapped or parsed.sixtofour or parsed
     if parsed.is_loopback or parsed.is_link_local or parsed.is_unspecified or parsed.is_multicast:
-        raise ConnectionRefusedError(f"{ip} is this machine or its own link, where no library's address leads")
+        raise ConnectionRefusedError(
+            f"{ip} is this machine or link-local, which addresses from a library may not reach"
+        )
 
 
 async def guarded_client(**options: Any) -> Any:
-    """aiohttp's session for `fsspec`, whose connections pass `check_ip`: also after a redirect."""
+    """An aiohttp session for `fsspec` that passes every connection, also after a redirect, to `check_ip`."""
     import aiohttp
 
     def connect(info: Any) -> socket.socket:
@@ -138,15 +140,15 @@ def _entries() -> list[str]:
 
 
 def is_users_place(address: str) -> bool:
-    """Whether an address lies below a place that the user wrote."""
+    """Whether an address is below a place that the user allowed."""
     places = (entry.rstrip("/") for entry in _entries() if "://" in entry)
     below = any(address == place or address.startswith(f"{place}/") for place in places)
-    # Servers and clients take such parts out, and would leave the place.
+    # Servers and clients resolve such parts, which would lead out of the place.
     return below and ".." not in re.split(r"[/\\]", unquote(address))
 
 
 def _check_host(address: str) -> None:
-    """Raise UserError for a host that is this machine or its own link by its name alone."""
+    """Raise NotAllowedError for a host whose name alone shows that it is this machine or link-local."""
     host = _host(address).rstrip(".").lower()
     try:
         check_ip(host)
@@ -154,7 +156,7 @@ def _check_host(address: str) -> None:
         raise NotAllowedError(f"{address} is not opened: {error}") from None
     except ValueError:
         if host == "localhost" or host.endswith(".localhost") or not host:
-            raise NotAllowedError(f"{address} is not opened: it is this machine's") from None
+            raise NotAllowedError(f"{address} is not opened: its host is this machine") from None
 
 
 def _host(address: str) -> str:

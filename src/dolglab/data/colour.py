@@ -1,4 +1,4 @@
-"""Samples to pixels as a picture means them: 8 bits, ICC profiles brought to sRGB, transparency on white."""
+"""Conversion of samples to the pixels to show: 8 bits, ICC profiles converted to sRGB, transparency on white."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from dolglab.data.image_errors import UnsupportedImageError
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 
-# As most programs show pictures: white stays white, and black black.
+# As in most programs: white stays white, and black stays black.
 INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
-# Levels by which the colours of a profile may differ from those of sRGB that it is said to be.
+# A profile whose colours differ from sRGB by at most this many levels counts as sRGB.
 SAME = 2
-# What profiles call the colours that Pillow's modes hold.
+# The colour spaces of Pillow's modes, as named in profiles.
 SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}
 
 
 def to_8_bits(samples: NDArray[np.generic], bits: int) -> NDArray[np.uint8]:
-    """Samples from black to white, of so many bits: the upper 8 of integers; floats from 0 to 1.
+    """Convert samples to 8 bits: the upper 8 of `bits` for integers, the range 0 to 1 for floats.
 
     >>> to_8_bits(np.array([0, 2048, 4095], np.uint16), 12)
     array([  0, 128, 255], dtype=uint8)
 
-    Raises UnsupportedImageError for others: what is white is not said.
+    Raises UnsupportedImageError for other samples, whose white is unknown.
     """
     if samples.dtype == np.bool_:
         return np.where(samples, 255, 0).astype(np.uint8)
@@ -40,22 +40,22 @@ def to_8_bits(samples: NDArray[np.generic], bits: int) -> NDArray[np.uint8]:
             return (samples.astype(np.uint16) * 255 // ((1 << bits) - 1)).astype(np.uint8)
         return np.right_shift(samples, np.array(bits - 8, samples.dtype)).astype(np.uint8)
     if samples.dtype.kind != "f":
-        raise UnsupportedImageError(f"samples of {samples.dtype} are not read")
+        raise UnsupportedImageError(f"samples of {samples.dtype} are not supported")
     low, high = float(samples.min()), float(samples.max())
     if not 0 <= low <= high <= 1:
-        raise UnsupportedImageError(f"float samples from {low:g} to {high:g}, not 0 to 1, are not read")
+        raise UnsupportedImageError(f"float samples from {low:g} to {high:g}, outside 0 to 1, are not supported")
     return np.rint(samples.astype(np.float64) * 255).astype(np.uint8)
 
 
 def image_of(levels: NDArray[np.uint8]) -> Image.Image:
-    """Grey or RGB of 8 bits, (H, W, 1 to 4), with alpha or without, as an image."""
+    """An image of 8-bit grey or RGB, with or without alpha, (H, W, 1 to 4)."""
     mode = ("L", "LA", "RGB", "RGBA")[levels.shape[2] - 1]
     return Image.fromarray(np.ascontiguousarray(levels[..., 0] if mode == "L" else levels), mode)
 
 
 def rgb_of(image: Image.Image, colour: Colour = "srgb") -> tuple[Pixels, bytes | None]:
-    """An image of any mode as RGB, and the profile that `to_srgb` still has to bring it from: None for none."""
-    # Before its EXIF is asked for, which in a PNG may stand behind the pixels, whose damage would pass for its own.
+    """An image of any mode as RGB, and the profile that `to_srgb` still has to convert, or None."""
+    # Before its EXIF is read: in a PNG that may follow the pixels, and damaged pixels would look like damaged EXIF.
     image.load()
     profile = image.info.get("icc_profile") or stated_profile(image) if colour == "srgb" else None
     if image.mode == "LAB":
@@ -64,7 +64,7 @@ def rgb_of(image: Image.Image, colour: Colour = "srgb") -> tuple[Pixels, bytes |
         transform = transform_of(profile, "CMYK") if profile else None
         return np.array(image.convert("RGB") if transform is None else transform.apply(image)), None
     if image.mode.startswith("I"):
-        # PNG's 16 bits of grey; the colour of those that are not there comes as one of them.
+        # PNG's 16 bits of grey; the transparent grey is one of these values.
         samples = np.asarray(image).clip(0, 65535)
         grey = np.repeat(to_8_bits(samples.astype(np.uint16), 16)[..., None], 3, axis=2)
         hidden = image.info.get("transparency")
@@ -76,9 +76,9 @@ def rgb_of(image: Image.Image, colour: Colour = "srgb") -> tuple[Pixels, bytes |
 
 
 def to_srgb(pixels: Pixels, profile: bytes) -> Pixels:
-    """Pixels of a profile's RGB, or of its grey in three equal channels, as sRGB, (H, W, 3).
+    """Convert pixels of a profile's RGB, or of its grey in three equal channels, to sRGB, (H, W, 3).
 
-    A profile that is broken, or of other colours than these, is none.
+    A profile that is broken, or of another colour space, is ignored.
     """
     if (transform := transform_of(profile, "RGB")) is not None:
         return np.array(transform.apply(Image.fromarray(pixels)))
@@ -90,7 +90,7 @@ def to_srgb(pixels: Pixels, profile: bytes) -> Pixels:
 
 @lru_cache(maxsize=64)
 def transform_of(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """What brings images of a mode from their profile to sRGB; None where nothing is to do, or it is broken."""
+    """The transform of images of a mode from their profile to sRGB; None if not needed, or if the profile is broken."""
     try:
         source = ImageCms.getOpenProfile(io.BytesIO(profile))
         if source.profile.xcolor_space != SPACES[mode]:  # pyright: ignore[reportAttributeAccessIssue]
@@ -108,12 +108,12 @@ def transform_of(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None
 
 @lru_cache(maxsize=1)
 def lab_transform() -> ImageCms.ImageCmsTransform:
-    """What brings images of mode LAB, whose white is that of D50 as in every profile, to sRGB."""
+    """The transform of images of mode LAB, with a D50 white as in every profile, to sRGB."""
     return _transform(ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")), "LAB")
 
 
 def on_white(colours: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> Pixels:
-    """Colours, (H, W, 3), that are seen through by their alpha, (H, W), before white."""
+    """Colours, (H, W, 3), with alpha, (H, W), on a white background."""
     if alpha.min() == 255:
         return colours
     share = alpha[..., None].astype(np.uint16)
@@ -126,7 +126,7 @@ def _transform(source: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCms
 
 
 def _samples(mode: str) -> Image.Image | None:
-    """An image of colours all over the space, of the spaces that sRGB could be."""
+    """An image with colours from all over the space, for the modes of sRGB; None for others."""
     if mode == "L":
         return Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     if mode == "RGB":

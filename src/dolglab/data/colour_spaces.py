@@ -1,6 +1,6 @@
-"""Colour spaces that a picture names, or describes by numbers, instead of holding a profile: as ICC profiles.
+"""ICC profiles for colour spaces that a picture names or describes by numbers instead of containing a profile.
 
-Cameras write Adobe RGB by a word of EXIF's; PNG has chunks for gamma and primaries.
+Cameras mark Adobe RGB in the EXIF; PNG has chunks for gamma and primaries.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-# x and y of white, red, green and blue, behind each other.
+# x and y of white, red, green and blue, in this order.
 Primaries = tuple[float, ...]
 
 SRGB: Primaries = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 # Adobe RGB (1998), version 2005-05: white, primaries and exponent.
 ADOBE_RGB: Primaries = (0.3127, 0.3290, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
 ADOBE_GAMMA = 563 / 256
-# What EXIF 2.3 calls it, in tag 1 of its interoperability block (DCF 2.0, "option file").
+# Its name in EXIF 2.3, tag 1 of the interoperability block (DCF 2.0, "option file").
 INTEROPERABILITY_INDEX, OPTION_FILE = 1, "R03"
-# A gamma that is as good as sRGB's own curve: what PNG's writers mean by 1 / 2.2.
+# A gamma that stands for sRGB's own curve, written to PNG as 1 / 2.2.
 SRGB_GAMMA, NEAR = 2.2, 0.05
-# One beyond means nothing.
+# Larger values are ignored.
 MAX_GAMMA = 10.0
 D50 = np.array((0.9642, 1.0, 0.8249))
-# Bradford's, from XYZ to the responses that are adapted (Lam 1985, as in ICC.1:2022, annex E).
+# Bradford's matrix, from XYZ to cone responses (Lam 1985, as in ICC.1:2022, annex E).
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 # Points of a curve.
 POINTS = 1024
 
 
 def stated_profile(image: Image.Image) -> bytes | None:
-    """A profile of the space that an open image names or describes; None where it does neither, or means sRGB."""
+    """A profile of the space that an open image names or describes; None if it does neither, or if that is sRGB."""
     info = image.info
     if image.format == "PNG" and "srgb" in info:
         return None
@@ -45,19 +45,19 @@ def stated_profile(image: Image.Image) -> bytes | None:
 
 
 def names_adobe_rgb(image: Image.Image) -> bool:
-    """Whether an open image's EXIF says that the colours are those of Adobe RGB."""
+    """Whether an open image's EXIF names Adobe RGB."""
     try:
         index = image.getexif().get_ifd(ExifTags.IFD.Interop).get(INTEROPERABILITY_INDEX)
-    except Exception:  # Broken metadata make Pillow raise nearly anything; the pixels may be whole.
+    except Exception:  # Pillow can raise almost anything for broken metadata; the pixels may be whole.
         return False
     return isinstance(index, str) and index.rstrip("\0") == OPTION_FILE
 
 
 @lru_cache(maxsize=16)
 def matrix_profile(primaries: Primaries, gamma: float | None) -> bytes:
-    """An ICC profile (ICC.1:2001-04) of a space of three primaries; None is sRGB's curve.
+    """An ICC profile (ICC.1:2001-04) of a space with three primaries; a gamma of None means sRGB's curve.
 
-    Raises ValueError for primaries of which there is no such space.
+    Raises ValueError for primaries that define no colour space.
     """
     levels = np.linspace(0, 1, POINTS)
     srgb = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)

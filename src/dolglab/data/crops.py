@@ -1,4 +1,4 @@
-"""Random crops: what they may be, and where they lie."""
+"""Random crops: their range, and their boxes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class Box(NamedTuple):
 
 
 class CropRange(NamedTuple):
-    """What a random crop may be: its share of the image's area, and its width over height."""
+    """The range of random crops: share of the image's area, and width over height."""
 
     area: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
 
 def random_box(height: int, width: int, crop: CropRange, rng: np.random.Generator) -> Box:
-    """A random crop of an image of that size: area and log aspect ratio uniform, then the place uniform.
+    """A random crop of an image of that size: uniform in area and log aspect ratio, then in position.
 
-    After ten tries that do not fit, the largest centred crop within the range of ratios.
+    If ten tries do not fit, the largest centred crop within the range of ratios.
     """
     low, high = (math.log(ratio) for ratio in crop.ratio)
     for area, ratio, top, left in rng.random((10, 4)):

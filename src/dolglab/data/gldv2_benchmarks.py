@@ -1,4 +1,4 @@
-"""GLDv2's own evaluations: retrieval in the index set, recognition by the training set (Weyand et al., CVPR 2020)."""
+"""GLDv2's official tasks: retrieval from the index set, recognition by the training set (Weyand et al., CVPR 2020)."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from dolglab.measures import (
 
 RETRIEVAL, RECOGNITION = "retrieval_solution_v2.1.csv", "recognition_solution_v2.1.csv"
 
-SIZES = "whole, in their published size unless max_side says otherwise"
-LEFT_OUT = "queries that the solution ignores"
-# As the solutions write them.
+SIZES = "not cropped, at their published size unless max_side limits it"
+LEFT_OUT = "queries that the solution marks as ignored"
+# As written in the solutions.
 SOLUTION_USAGES = ("Public", "Private", "Ignored")
 
 T = TypeVar("T")
 A = TypeVar("A", bound=Collection)
-# A query, the landmark it is said to show, and the score of that; and for each query the images found.
+# A query, its predicted landmark, and the score of the prediction; and the images found for each query.
 Answers = tuple[tuple[int, int, float], ...]
 Found = list[NDArray[np.int64]]
 
@@ -47,12 +47,12 @@ def gldv2_retrieval(
 
     Args:
         root: the folder with `index.csv`, the solution, `index/` and `test/`.
-        source: how images lie there (see `image_source`).
-        ignored: rank also the queries that count for nothing, which a submission must name.
-        name: what results call it.
+        source: how images are stored (see `image_source`).
+        ignored: also rank the ignored queries, which a submission must include.
+        name: the name in results.
 
-    Raises UserError for a missing or wrong list, images that are not there, a positive that is not in the index, a
-    counted query without positives.
+    Raises UserError for a missing or invalid list, missing images, a positive that is not in the index, and a counted
+    query without positives.
     """
     root = Path(root)
     path = _solution(root / RETRIEVAL, source)
@@ -60,10 +60,10 @@ def gldv2_retrieval(
     queries, usages, answers = _queries(read_retrieval_solution(path), ignored)
     empty = [f"{q:016x}" for q, u, a in zip(queries.tolist(), usages, answers, strict=True) if u in USAGES and not a]
     if empty:
-        raise UserError(f"{path}: the query {empty[0]} counts but has no positives")
+        raise UserError(f"{path}: the query {empty[0]} is not ignored but has no positives")
     positives = tuple(_places(images, gallery, path) for images in answers)
     images = image_source(root, "index", gallery, source), image_source(root, "test", queries, source)
-    rules = Rules("mAP@100, precision at each hit over min(100, positives)", SIZES, LEFT_OUT)
+    rules = Rules("mAP@100, precision at each hit, divided by min(100, positives)", SIZES, LEFT_OUT)
     return _benchmark(*images, usages, positives, GLDv2Retrieval(usages), name=name, rules=rules)
 
 
@@ -79,13 +79,13 @@ def gldv2_recognition(
 
     Args:
         root: the folder with `train_csv`, the solution, `train/` and `test/`.
-        train_csv: the list of training images whose landmarks answer.
-        source: how images lie there (see `image_source`).
-        neighbours: how many nearest training images vote, with their cosines.
-        ignored: answer also the queries that count for nothing, which a submission must name.
-        name: what results call it.
+        train_csv: the list of the training images.
+        source: how images are stored (see `image_source`).
+        neighbours: number of nearest training images that vote, weighted by their cosines.
+        ignored: also answer the ignored queries, which a submission must include.
+        name: the name in results.
 
-    Raises UserError for a missing or wrong list, images that are not there, `neighbours` below 1.
+    Raises UserError for a missing or invalid list, missing images, and `neighbours` below 1.
     """
     path = _solution(Path(root) / RECOGNITION, source)
     if not isinstance(neighbours, int) or neighbours < 1:
@@ -94,7 +94,7 @@ def gldv2_recognition(
     queries, usages, shown = _queries(read_recognition_solution(path), ignored)
     for usage in dict.fromkeys(usages.tolist()):
         if usage in USAGES and not any(one for one, of in zip(shown, usages, strict=True) if of == usage):
-            raise UserError(f"{path}: no {usage} image shows a landmark, so that there is no GAP")
+            raise UserError(f"{path}: no {usage} image shows a landmark, so GAP is undefined")
     landmarks = training.classes.astype(np.int64)[training.labels]
     members = rows_by_landmark(landmarks.astype(np.str_))
     positives = tuple(np.sort(np.concatenate([NOTHING, *(members.get(str(s), NOTHING) for s in one)])) for one in shown)
@@ -108,10 +108,10 @@ def gldv2_recognition(
         name=f"{name}_top{neighbours}",
         gallery_is_training=True,
         rules=Rules(
-            f"GAP of one answer each image, over images of a landmark; the {neighbours} nearest training images vote",
+            f"GAP, one answer per image, over images with a landmark; the {neighbours} nearest training images vote",
             SIZES,
             LEFT_OUT,
-            "equal scores stand in the order of image ids",
+            "equal scores are ordered by image id",
         ),
         landmarks=landmarks,
         shown=tuple(shown),
@@ -119,28 +119,28 @@ def gldv2_recognition(
 
 
 def read_retrieval_solution(path: str | Path) -> dict[str, dict[str, frozenset[str]]]:
-    """For each usage, for each query, the index images of its landmark; queries of none have an empty set.
+    """For each usage, for each query, the index images of its landmark; an empty set if there are none.
 
-    Raises UserError as `read_recognition_solution`.
+    Raises UserError like `read_recognition_solution`.
     """
     return _read_solution(path, "images", lambda images: frozenset(() if images == "None" else images.split()))
 
 
 def read_recognition_solution(path: str | Path) -> dict[str, dict[str, frozenset[int]]]:
-    """For each usage, for each test image, the landmarks it shows; none is an empty set.
+    """For each usage, for each test image, the landmarks it shows, possibly none.
 
-    Raises UserError for a missing file, another header, a landmark that is no number, an unknown usage, an image
-    listed twice.
+    Raises UserError for a missing file, a wrong header, a landmark that is not a number, an unknown usage, and an image
+    that is listed twice.
     """
     return _read_solution(path, "landmarks", lambda landmarks: frozenset(map(int, landmarks.split())))
 
 
 class GLDv2Measure(FirstAnswersMeasure):
-    """What retrieval and recognition share: figures of the Public and of the Private queries, and a submission.
+    """The common part of retrieval and recognition: figures of the Public and the Private queries, and a submission.
 
     Args:
-        usages: (Q,) each query's, "public", "private" or "ignored", which counts for nothing.
-        depth: how many first answers count.
+        usages: (Q,) "public", "private" or "ignored" for each query.
+        depth: number of first answers that count.
     """
 
     name: str
@@ -151,8 +151,8 @@ class GLDv2Measure(FirstAnswersMeasure):
         self.depth = int(depth)
 
     def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
-        """For each usage `map` (mAP@100 or GAP), `ap` (each query's among the answers that count, NaN for queries of
-        another usage or without positives) and an empty `mp_at_k`."""
+        """For each usage, `map` (mAP@100 or GAP), `ap` (of each query over the first answers, NaN for queries of
+        another usage or without positives), and an empty `mp_at_k`."""
         ranked = next(iter(rankings.values()))
         found = [head[head >= 0] for head in ranked.top_k[:, : self.depth]]
         answers = self.answers(found, ranked.scores)
@@ -170,15 +170,15 @@ class GLDv2Measure(FirstAnswersMeasure):
         return Figures(evaluation, answers=answers)
 
     def answers(self, found: Found, scores: NDArray[np.float32]) -> Answers:
-        """What each query is said to show: (query, landmark, score)."""
+        """The prediction for each query: (query, landmark, score)."""
         return ()
 
     def value(self, truth: GroundTruth, found: Found, answers: Answers, queries: list[int]) -> float:
-        """The figure of some queries."""
+        """The figure for some queries."""
         raise NotImplementedError
 
     def submission(self, ranking: Ranking) -> str:
-        """The csv file that Kaggle took; a query that could not be read has a row without an answer."""
+        """A csv file in Kaggle's format; a query that could not be read has a row without an answer."""
         answers = self.rows(ranking)
         queries = enumerate(ranking.benchmark.queries.tolist())
         return csv_text(
@@ -186,22 +186,22 @@ class GLDv2Measure(FirstAnswersMeasure):
         )
 
     def rows(self, ranking: Ranking) -> dict[int, str]:
-        """What a submission says of each query."""
+        """The answer to each query in a submission."""
         raise NotImplementedError
 
 
 class GLDv2Retrieval(GLDv2Measure):
-    """mAP@100; a submission names up to 100 images a query, best first."""
+    """mAP@100; a submission has up to 100 images per query, best first."""
 
     name = "mAP@100"
     heading = "images"
 
     def settings(self) -> dict[str, object]:
-        """Usages and depth."""
+        """The arguments of the constructor."""
         return {"usages": self.usages, "depth": self.depth}
 
     def value(self, truth: GroundTruth, found: Found, answers: Answers, queries: list[int]) -> float:
-        """Their mAP@100."""
+        """The mAP@100 of these queries."""
         return gldv2_map_at_k(
             {str(query): _texts(found[query]) for query in queries},
             {str(query): frozenset(_texts(truth.easy[query])) for query in queries},
@@ -217,12 +217,12 @@ class GLDv2Retrieval(GLDv2Measure):
 
 
 class GLDv2Recognition(GLDv2Measure):
-    """GAP: a query's answer is the landmark whose cosines, summed over the nearest gallery images, are highest.
+    """GAP: the answer to a query is the landmark with the highest sum of cosines over the nearest gallery images.
 
     Args:
-        landmarks: (N,) of the gallery's images.
-        shown: those that each query shows, in any order; numbers below 0 fill up.
-        neighbours: how many nearest images vote.
+        landmarks: (N,) landmark of each gallery image.
+        shown: the landmarks of each query, in any order; negative numbers are padding.
+        neighbours: number of nearest images that vote.
     """
 
     name = "GAP"
@@ -236,7 +236,7 @@ class GLDv2Recognition(GLDv2Measure):
         self.shown = tuple(frozenset(int(landmark) for landmark in one if landmark >= 0) for one in shown)
 
     def settings(self) -> dict[str, object]:
-        """Usages, landmarks of gallery and queries, and how many neighbours vote."""
+        """The arguments of the constructor; `shown` is padded with -1."""
         most = max(map(len, self.shown), default=0)
         shown = [[*sorted(one), *[-1] * (most - len(one))] for one in self.shown]
         return {"usages": self.usages, "landmarks": self.landmarks, "shown": shown, "neighbours": self.depth}
@@ -250,7 +250,7 @@ class GLDv2Recognition(GLDv2Measure):
         )
 
     def value(self, truth: GroundTruth, found: Found, answers: Answers, queries: list[int]) -> float:
-        """Their GAP. Numbers of queries, filled up with zeros, order equal scores as the queries' ids do."""
+        """The GAP of these queries. Zero-padded positions of queries order equal scores like the queries' ids."""
         wanted = set(queries)
         predictions = {f"{query:09}": (landmark, score) for query, landmark, score in answers if query in wanted}
         return global_average_precision(predictions, {f"{query:09}": self.shown[query] for query in queries})
@@ -261,7 +261,7 @@ class GLDv2Recognition(GLDv2Measure):
 
 
 def voted(landmarks: NDArray[np.int64], scores: NDArray[np.float32]) -> tuple[int, float]:
-    """The landmark with the highest sum of scores, and that sum; of equal ones, the lower number.
+    """The landmark with the highest sum of scores, and that sum; with equal sums, the lower number.
 
     `landmarks` and `scores` are those of a query's nearest images, (k,) each.
     """
@@ -280,9 +280,9 @@ def _image_id(ranking: Ranking, position: int) -> str:
 
 
 def _solution(path: Path, source: Kind) -> Path:
-    """The path. Raises UserError where nothing is there, and for a source that has training images only."""
+    """The path. Raises UserError if the file is missing, and for a source that has only training images."""
     if source == "packed":
-        raise UserError("benchmark.source=packed: only training images are packed; take auto, tar or folder")
+        raise UserError("benchmark.source=packed: only training images are packed; use auto, tar or folder")
     if not path.is_file():
         raise UserError(f"{path} is missing; {HINT.format(root=path.parent)} (split=test)")
     return path
@@ -299,7 +299,7 @@ def _queries(
         for query, answer in answers.items()
     ]
     if not any(usage in USAGES for _, usage, _ in rows):
-        raise UserError("the solution has no query that counts, Public or Private")
+        raise UserError("the solution has no Public or Private query")
     rows.sort(key=lambda row: row[0])
     ids = parse_ids([query for query, _, _ in rows], "the solution's queries")
     return ids, np.array([usage for _, usage, _ in rows], np.str_), [answer for _, _, answer in rows]
@@ -331,7 +331,7 @@ def _benchmark(
     digest = hashlib.sha256()
     for part in (gallery.ids, queries.ids, usages.astype("S7"), landmarks, counts, *positives):
         digest.update(np.ascontiguousarray(part).data)
-    # Of recognition also what the gallery does not show.
+    # For recognition also landmarks that are not in the gallery.
     digest.update(repr([sorted(one) for one in shown]).encode())
     return make_benchmark(
         name,
@@ -362,12 +362,12 @@ def _read_solution(
         for row in rows:
             name, answer, usage = (str(row[column] or "").strip() for column in columns)
             if usage not in SOLUTION_USAGES:
-                raise UserError(f"{path}, image {name}: the usage {usage!r} is none of {', '.join(SOLUTION_USAGES)}")
+                raise UserError(f"{path}, image {name}: the usage {usage!r} is not one of {', '.join(SOLUTION_USAGES)}")
             if name in seen:
                 raise UserError(f"{path}: the image {name} is listed more than once")
             seen.add(name)
             try:
                 found[usage][name] = parse(answer)
             except ValueError as error:
-                raise UserError(f"{path}, image {name}: {answer!r} are no landmark ids") from error
+                raise UserError(f"{path}, image {name}: {answer!r} is not a list of landmark ids") from error
     return found

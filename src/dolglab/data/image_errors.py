@@ -1,4 +1,4 @@
-"""What is wrong with an encoded image, in one kind of error, and the limits beyond which none is decoded."""
+"""Errors of encoded images, with one base class, and the limits on what is decoded."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from contextlib import contextmanager
 
 from PIL import Image, UnidentifiedImageError
 
-# Above this an image is refused before it is decoded; Pillow's own limit for a decompression bomb.
+# Larger images are refused before they are decoded; Pillow's own limit for a decompression bomb.
 MAX_PIXELS = 178_956_970
-# Pixels that a byte may stand for: empty scans hold less than half of that. Smaller images are cheap in any case.
+# Most pixels per encoded byte: empty scans have less than half of that. Images with fewer pixels than CHEAP_PIXELS are
+# cheap in any case.
 MAX_PIXELS_PER_BYTE, CHEAP_PIXELS = 20_000, 4_000_000
 
 
 class BrokenImageError(ValueError):
-    """Bytes that are no usable image; the message is the reason."""
+    """Data that is not a usable image; the message is the reason."""
 
 
 class NoImageError(BrokenImageError):
-    """Bytes of no format that is read."""
+    """Data in an unknown format."""
 
 
 class UnsupportedImageError(BrokenImageError):
-    """A whole image of a kind that is not read."""
+    """A complete image of an unsupported kind."""
 
 
 class MissingReaderError(BrokenImageError):
@@ -31,22 +32,22 @@ class MissingReaderError(BrokenImageError):
 
 
 class TooLargeError(BrokenImageError):
-    """More pixels than are decoded."""
+    """An image with more pixels than the limit."""
 
 
 class OutOfMemoryError(BrokenImageError):
-    """More pixels than there is memory for now."""
+    """An image that does not fit into the available memory."""
 
     def __init__(self) -> None:
-        super().__init__("too large for the memory there is")
+        super().__init__("too large for the available memory")
 
 
 @contextmanager
 def broken_image_errors() -> Iterator[None]:
-    """Have whatever a parser raises over bytes that are no whole image come as a BrokenImageError, without warnings."""
+    """Convert the errors of a parser to BrokenImageError, and suppress its warnings."""
     try:
         with warnings.catch_warnings():
-            # Notes on metadata, palettes and sizes: what matters here either decodes or raises.
+            # Warnings about metadata, palettes and sizes are irrelevant: an image either decodes or raises.
             warnings.simplefilter("ignore")
             yield
     except BrokenImageError:
@@ -60,29 +61,29 @@ def broken_image_errors() -> Iterator[None]:
     except ImportError as error:
         raise MissingReaderError(str(error)) from error
     except Exception as error:
-        # Broken files make parsers raise almost anything: OSError, SyntaxError, struct.error, RuntimeError, EOFError.
+        # Parsers raise almost anything for broken files: OSError, SyntaxError, struct.error, RuntimeError, EOFError.
         raise BrokenImageError(str(error) or type(error).__name__) from error
 
 
 def reason(error: Exception) -> str:
-    """Why an image could not be read, in a few words on one line."""
+    """Why an image could not be read, on one line."""
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join((words or type(error).__name__).split())
 
 
 def check_pixels(size: tuple[int, int], limit: int, encoded: int | None = None) -> None:
-    """Raise TooLargeError for an image of that width and height with more than `limit` pixels.
+    """Raise TooLargeError if an image of that (width, height) has more than `limit` pixels.
 
-    Raise it too for far more than so many `encoded` bytes can hold of a picture.
+    Also raise it if the image has far more pixels than `encoded` bytes can represent.
     """
     width, height = size
     if width * height > limit:
         raise TooLargeError(f"{width} x {height} pixels, above the limit of {limit}")
     if encoded is not None and width * height > max(CHEAP_PIXELS, encoded * MAX_PIXELS_PER_BYTE):
-        raise TooLargeError(f"{width} x {height} pixels of {encoded} bytes, which hold no such picture")
+        raise TooLargeError(f"{width} x {height} pixels in {encoded} bytes, too few for a real picture")
 
 
 def check_sides(height: int, width: int, min_side: int) -> None:
     """Raise BrokenImageError for a side below `min_side` pixels."""
     if min(height, width) < min_side:
-        raise BrokenImageError(f"{width} x {height} pixels, below the limit of {min_side} a side")
+        raise BrokenImageError(f"{width} x {height} pixels, below the limit of {min_side} per side")

@@ -1,4 +1,4 @@
-"""What encoded images say of themselves before their pixels are decoded: format, size, orientation, ICC profile."""
+"""Metadata of encoded images, read before their pixels are decoded: format, size, orientation, ICC profile."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from dolglab.data.colour_spaces import OPTION_FILE, stated_profile
 from dolglab.data.image_errors import MAX_PIXELS, BrokenImageError, broken_image_errors, check_pixels
 from dolglab.data.tiff import is_tiff, open_tiff
 
-# What is opened, and what such files are called. Pillow knows more, some of which start other programs (EPS). MPO is a
-# JPEG to its opener.
+# Formats that are opened, with their suffixes. Pillow knows more, some of which start other programs (EPS). Pillow's
+# JPEG plugin also opens MPO.
 FORMATS = {
     "JPEG": ".jpg",
     "MPO": ".jpg",
@@ -33,16 +33,16 @@ HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 JXL_CODESTREAM, JXL_CONTAINER = b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"
 JPEG2000_CODESTREAM = b"\xff\x4f\xff\x51"
 
-# The EXIF tag of the orientation, and the marks before an EXIF block and an ICC profile: files without them are not
+# The EXIF tag of the orientation, and the marks before an EXIF block and an ICC profile. Files without them are not
 # parsed.
 ORIENTATION_TAG = 0x0112
 EXIF_MARK, ICC_MARK = b"Exif\0\0", b"ICC_PROFILE\0"
-# A JPEG of more passes over its pixels is none that a camera or a program makes.
+# No camera or program makes a JPEG with more passes over its pixels.
 MAX_SCANS = 100
 
 
 class Header(NamedTuple):
-    """The suffix of such files, width and height in pixels."""
+    """The suffix of the format, width and height in pixels."""
 
     suffix: str
     width: int
@@ -52,7 +52,8 @@ class Header(NamedTuple):
 def read_header(data: bytes) -> Header:
     """The header of an encoded image.
 
-    Raises NoImageError for what is none, TooLargeError for more pixels than Pillow opens, BrokenImageError for others.
+    Raises NoImageError if it is not an image, TooLargeError if it has more pixels than Pillow opens, and
+    BrokenImageError if it is damaged or unsupported.
     """
     with broken_image_errors():
         if is_heic(data):
@@ -66,14 +67,14 @@ def read_header(data: bytes) -> Header:
 
 
 def open_image(data: bytes) -> Image.Image:
-    """An encoded image in one of `FORMATS` as Pillow opens it, not yet decoded. Raises what Pillow raises."""
+    """Open an encoded image in one of `FORMATS` with Pillow, without decoding it. Raises the errors of Pillow."""
     Image.init()
-    # Not every Pillow knows all of them.
+    # Not every build of Pillow supports all of them.
     return Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
 
 
 def jpeg_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | None:
-    """Height and width of a JPEG that libjpeg-turbo can give as RGB; None for everything else.
+    """Height and width of a JPEG that libjpeg-turbo can decode to RGB; None for everything else.
 
     Raises TooLargeError, and BrokenImageError for more than `MAX_SCANS` passes.
     """
@@ -90,18 +91,18 @@ def jpeg_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | No
 
 
 def check_jpeg(data: bytes, size: tuple[int, int], max_pixels: int) -> None:
-    """Raise TooLargeError as `check_pixels`, and BrokenImageError for more than `MAX_SCANS` passes over the pixels."""
+    """Raise TooLargeError like `check_pixels`, and BrokenImageError for more than `MAX_SCANS` passes over pixels."""
     check_pixels(size, max_pixels, len(data))
     end = jpeg_header_end(data)
-    # Where the first scan has all components, there is one.
+    # If the first scan has all components, there is only one.
     several = data.find(b"\xff\xc2", 0, end) >= 0 or data[end + 4 : end + 5] in (b"\1", b"\2")
     scans = data.count(b"\xff\xda", end) if several else 1
     if scans > MAX_SCANS:
-        raise BrokenImageError(f"a JPEG of {scans} scans, above the limit of {MAX_SCANS}")
+        raise BrokenImageError(f"a JPEG with {scans} scans, above the limit of {MAX_SCANS}")
 
 
 def is_damage(complaint: str) -> bool:
-    """Whether what libjpeg-turbo complains of is damage to the picture, not an oddity of its header.
+    """Whether a warning of libjpeg-turbo means damage to the picture, not an oddity of its header.
 
     >>> is_damage("Premature end of JPEG file"), is_damage("Invalid SOS parameters for sequential JPEG")
     (True, False)
@@ -110,13 +111,13 @@ def is_damage(complaint: str) -> bool:
 
 
 def without_padding(data: bytes) -> bytes:
-    """A JPEG without the bytes that some programs leave between the segments of its header, which are no damage."""
+    """A JPEG without the harmless extra bytes that some programs leave between the segments of its header."""
     parts = [data[start:end] for start, end in _segments(data)]
     return b"".join([data[:2], *parts]) if parts else data
 
 
 def with_orientation(data: bytes, orientation: int) -> bytes:
-    """A JPEG whose EXIF says that orientation, 1 to 8, and nothing else; what is no JPEG as it is."""
+    """A JPEG whose EXIF has that orientation, 1 to 8, and nothing else; other data unchanged."""
     kept = [data[start:end] for start, end in _segments(data) if not data.startswith(EXIF_MARK, start + 4)]
     if not data.startswith(b"\xff\xd8") or not kept:
         return data
@@ -127,12 +128,12 @@ def with_orientation(data: bytes, orientation: int) -> bytes:
 
 
 def jpeg_header_end(data: bytes) -> int:
-    """Where the first scan of a JPEG begins, its marker first; the length of what has none."""
+    """Offset of the marker of a JPEG's first scan; the length of the data if there is none."""
     return next((start for start, end in _segments(data) if end == len(data)), len(data))
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Starts and ends of the segments of a JPEG's header, and last of all that begins with its first scan."""
+    """Starts and ends of the segments of a JPEG's header; the last one begins with the first scan."""
     place = 2
     while 0 <= (start := data.find(b"\xff", place)) < len(data) - 4:
         kind = data[start + 1]
@@ -147,7 +148,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def jpeg_exif(data: bytes) -> bytes | None:
-    """The EXIF block of a JPEG, `EXIF_MARK` first; None where it has none."""
+    """The EXIF block of a JPEG, including `EXIF_MARK`; None if it has none."""
     for start, end in _segments(data):
         if data.startswith(EXIF_MARK, start + 4):
             return data[start + 4 : end]
@@ -155,18 +156,18 @@ def jpeg_exif(data: bytes) -> bytes | None:
 
 
 def jpeg_orientation(data: bytes, orientation: Orientation) -> int:
-    """What a JPEG states, 1 (upright) to 8; 1 where that is ignored, or nothing is stated that can be read."""
+    """The orientation of a JPEG, 1 (upright) to 8; 1 if it is to be ignored, missing or unreadable."""
     if orientation == "ignore" or data.find(EXIF_MARK, 0, jpeg_header_end(data)) < 0:
         return 1
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image_orientation(image)
-    except Exception:  # Broken metadata make Pillow raise nearly anything; the pixels may be whole.
+    except Exception:  # Pillow can raise almost anything for broken metadata; the pixels may be whole.
         return 1
 
 
 def jpeg_profile(data: bytes) -> bytes | None:
-    """A JPEG's ICC profile, or that of the space that its EXIF names; None where there is none that can be read."""
+    """A JPEG's ICC profile, or that of the space named in its EXIF; None if there is none, or if it is unreadable."""
     end = jpeg_header_end(data)
     if data.find(ICC_MARK, 0, end) < 0 and data.find(OPTION_FILE.encode(), 0, end) < 0:
         return None
@@ -178,7 +179,7 @@ def jpeg_profile(data: bytes) -> bytes | None:
 
 
 def image_orientation(image: Image.Image) -> int:
-    """What an open image states, 1 to 8."""
+    """The orientation of an open image, 1 to 8."""
     try:
         stated = image.getexif().get(ORIENTATION_TAG, 1)
     except Exception:  # As above.
@@ -187,13 +188,13 @@ def image_orientation(image: Image.Image) -> int:
 
 
 def is_heic(data: bytes) -> bool:
-    """Whether bytes are a HEIC file."""
-    # The first of its brands may be one that AVIF has too.
+    """Whether the data is a HEIC file."""
+    # AVIF can have the same first brand.
     return data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS and b"avif" not in data[12:64]
 
 
 def open_heic(data: bytes) -> Any:
-    """A HEIC file, not yet decoded: `size` is width and height. Raises ImportError, and ValueError for a broken one."""
+    """Open a HEIC file without decoding it; `size` is (width, height). Raises ImportError, and ValueError if broken."""
     try:
         from pillow_heif import open_heif
     except ImportError:
@@ -202,7 +203,7 @@ def open_heic(data: bytes) -> Any:
 
 
 def is_jxl(data: bytes) -> bool:
-    """Whether bytes begin as a JPEG XL file."""
+    """Whether the data begins like a JPEG XL file."""
     return data.startswith((JXL_CODESTREAM, JXL_CONTAINER))
 
 
@@ -236,7 +237,7 @@ def jxl_size(data: bytes) -> tuple[int, int]:
 
 
 class Jpeg2000Header(NamedTuple):
-    """What a JPEG 2000 says of its components: how many, bits of the deepest, and the ICC profile."""
+    """Number of components of a JPEG 2000, bits of the deepest one, and the ICC profile."""
 
     components: int
     bits: int
@@ -244,7 +245,7 @@ class Jpeg2000Header(NamedTuple):
 
 
 def jpeg2000_header(data: bytes) -> Jpeg2000Header:
-    """Raises struct.error and ValueError for a file that ends within it."""
+    """The header of a JPEG 2000. Raises struct.error and ValueError for a file that is truncated in its header."""
     start = data.index(JPEG2000_CODESTREAM)
     (components,) = struct.unpack_from(">H", data, start + 40)
     depths = data[start + 42 : start + 42 + 3 * components : 3]

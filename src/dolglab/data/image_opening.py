@@ -1,4 +1,4 @@
-"""Images of every format but plain JPEG, opened as Pillow images of the colours that they mean."""
+"""Images of every format except plain JPEG, opened as Pillow images with their intended colours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dolglab.data.image_formats import (
 )
 from dolglab.data.tiff import EXTRA, is_tiff, open_tiff, read_samples
 
-# Pillow's limit is the whole process's.
+# Pillow's limit applies to the whole process.
 _no_limit = threading.Lock()
 
 
@@ -33,8 +33,8 @@ class Opened(NamedTuple):
 
     Attributes:
         size: width and height in pixels, as stored.
-        load: gives the image, decoded or to be decoded when it is asked for its pixels.
-        turn: its EXIF orientation; None where that is to be asked for once it is decoded.
+        load: returns the image, decoded, or decoded when its pixels are accessed.
+        turn: its EXIF orientation; None if that must be read after decoding.
     """
 
     size: tuple[int, int]
@@ -43,17 +43,17 @@ class Opened(NamedTuple):
 
 
 def open_picture(data: bytes, max_pixels: int, max_shrinking: int | None = None) -> Opened:
-    """An image, not decoded yet.
+    """Open an image without decoding it.
 
     Args:
-        max_pixels: more are refused.
-        max_shrinking: that limit of a format that is decoded smaller than it is, JPEG 2000; None for none.
+        max_pixels: an image with more pixels is refused.
+        max_shrinking: the limit for JPEG 2000, which can be decoded at a smaller scale; None if it is not.
 
-    Raises BrokenImageError, and whatever a format's reader raises for bytes that are no whole image.
+    Raises BrokenImageError, and the errors of a format's reader for bytes that are not a complete image.
     """
     if is_heic(data):
         heic = open_heic(data)
-        # The format itself is turned when it is decoded.
+        # The decoder applies the orientation.
         opened = Opened(heic.size, heic.to_pillow, 1)
     elif is_jxl(data):
         opened = Opened(jxl_size(data), lambda: _load_jxl(data), 1)
@@ -111,8 +111,8 @@ def _load_jxl(data: bytes) -> Image.Image:
 
 
 def _load_deep_jpeg2000(data: bytes, header: Jpeg2000Header) -> Image.Image:
-    """A JPEG 2000 of more than 8 bits."""
-    # It would write notes on colour spaces.
+    """Decode a JPEG 2000 of more than 8 bits."""
+    # OpenCV would log notes on colour spaces.
     import cv2
 
     usual = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
@@ -120,7 +120,7 @@ def _load_deep_jpeg2000(data: bytes, header: Jpeg2000Header) -> Image.Image:
     cv2.utils.logging.setLogLevel(usual)
     if samples is None or samples.dtype.kind != "u":
         kind = f"{header.components} components of {header.bits} bits"
-        raise UnsupportedImageError(f"a JPEG 2000 with {kind} is not read, or it is damaged")
+        raise UnsupportedImageError(f"a JPEG 2000 with {kind} is not supported, or it is damaged")
     levels = to_8_bits(samples if samples.ndim == 3 else samples[..., None], header.bits)
     if levels.shape[2] >= 3:
         # OpenCV's order is blue, green, red.

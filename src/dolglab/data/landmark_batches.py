@@ -1,4 +1,4 @@
-"""Batches of P landmarks with K images each, which losses over pairs want."""
+"""Batches of P landmarks with K images each, for losses over pairs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from dolglab.errors import UserError
 def landmark_batches(
     labels: NDArray[np.int64], landmarks: int, images: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Positions of an epoch's samples, (batches, landmarks, images): in a batch each landmark once.
+    """Positions of an epoch's samples, (batches, landmarks, images); a batch has each landmark at most once.
 
-    A landmark's images are shuffled and cut into groups of `images`; what fills no group is left out of this epoch.
-    Each landmark gives its first group, in random order, then each that has one its second, and so on; what fills no
-    batch of such a round is left out, and the number of batches is `count_batches`.
+    The images of a landmark are shuffled and divided into groups of `images`; the rest is left out of this epoch. In
+    the first round, every landmark contributes its first group, in random order; in the second round, its second group
+    if there is one; and so on. Groups that do not fill a batch of their round are left out. The number of batches is
+    `count_batches`.
     """
     order = rng.permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
@@ -34,25 +35,25 @@ def landmark_batches(
 
 
 def count_batches(labels: NDArray[np.int64], landmarks: int, images: int) -> int:
-    """How many batches `landmark_batches` makes."""
-    # Of each round, the landmarks that have a group left for it.
+    """The number of batches of `landmark_batches`."""
+    # For each round, the number of landmarks with a group for it.
     in_round = np.bincount(np.bincount(labels) // images)[::-1].cumsum()[::-1][1:]
     return int((in_round // landmarks).sum())
 
 
 @dataclass(eq=False, kw_only=True)
 class LandmarkSampler(EpochSampler):
-    """An epoch's samples in batches of landmarks, as follows from (seed, epoch) alone (see `landmark_batches`).
+    """An epoch's samples in batches of landmarks, a function of (seed, epoch) only (see `landmark_batches`).
 
-    A landmark's images of a batch go to one process, so that losses find their pairs; a global batch holds the same
-    samples whatever the number of processes.
+    All images of a landmark in a batch go to the same process, so that losses find their pairs. A global batch has the
+    same samples for any number of processes.
 
-    Args (and those of `EpochSampler`, but `size`, which is counted here):
+    Args (and those of `EpochSampler`, except `size`, which is computed):
         labels: the landmark of each sample, (N,).
-        landmarks: P, of a global batch.
-        images: K, of each.
+        landmarks: P, the number of landmarks in a global batch.
+        images: K, the number of images per landmark.
 
-    Raises UserError for landmarks that the processes cannot share, and for fewer of them than a batch asks for.
+    Raises UserError if the landmarks of a batch cannot be divided among the processes, and if there are too few.
     """
 
     size: int = field(init=False)
@@ -65,20 +66,20 @@ class LandmarkSampler(EpochSampler):
         check_landmarks(self.size, self.landmarks, self.images, self.world)
 
     def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Batch by batch, the ranks in turns, each one's landmarks one after the other."""
+        """Positions batch by batch, the ranks in turn; each rank has complete landmarks."""
         batches = landmark_batches(self.labels, self.landmarks, self.images, rng)
         return batches.reshape(len(batches), -1, self.world, self.images).transpose(0, 1, 3, 2).ravel()
 
 
 def check_landmarks(size: int, landmarks: int, images: int, world: int) -> None:
-    """Raise UserError where an epoch of `size` has no batch, or `world` processes cannot share its landmarks."""
+    """Raise UserError if an epoch has no batch, or if `world` processes cannot divide the landmarks of a batch."""
     if not size:
         raise UserError(
-            f"there are no {landmarks} landmarks with {images} training images: lower data.batch_size or "
+            f"fewer than {landmarks} landmarks have {images} training images: reduce data.batch_size or "
             "data.images_per_landmark"
         )
     if landmarks % world:
         raise UserError(
-            f"the {landmarks} landmarks of a batch (data.batch_size over data.images_per_landmark) do not divide by "
-            f"{world} processes"
+            f"the {landmarks} landmarks of a batch (data.batch_size / data.images_per_landmark) cannot be divided "
+            f"among {world} processes"
         )

@@ -1,4 +1,4 @@
-"""Arrays put together from parts that may come to more than memory, which then lie in a temporary file."""
+"""Concatenation of arrays that may exceed memory; large results are in a temporary file."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-# Bytes up to which an array is held in memory, and rows that are worked on at a time.
+# Larger arrays (bytes) are in a file; rows processed at a time.
 IN_MEMORY, BLOCK = 64 * 2**20, 1_000_000
-# 2**64 over the golden ratio: what it multiplies is spread over all bits.
+# 2**64 divided by the golden ratio: multiplication by it spreads values over all bits.
 SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
 def put_together(parts: Iterable[NDArray[Any]], kind: DTypeLike, in_memory: int = IN_MEMORY) -> NDArray[Any]:
-    """Parts, (n,) each, one behind the other: of that `kind`, names as wide as the widest.
+    """Concatenate parts, (n,) each, of dtype `kind`; names are as wide as the widest part.
 
-    In memory or, beyond `in_memory` bytes, mapped from a temporary file that goes with the array: the system lets go of
-    what is not used.
+    The result is in memory or, if larger than `in_memory` bytes, mapped from a temporary file that is deleted with the
+    array, so that the system can release unused pages.
 
     >>> put_together([np.array([b"a"]), np.array([b"bcd", b""])], "S1").tolist()
     [b'a', b'bcd', b'']
@@ -36,7 +36,7 @@ def put_together(parts: Iterable[NDArray[Any]], kind: DTypeLike, in_memory: int 
 
 
 def _spooled(parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
-    """Parts in a temporary file, mapped."""
+    """Concatenate parts in a temporary file, and map it."""
     kind, rows = np.dtype("S1"), 0
     with ExitStack() as files:
         file = files.enter_context(tempfile.TemporaryFile())
@@ -44,7 +44,7 @@ def _spooled(parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
             if not rows:
                 kind = part.dtype
             elif part.dtype.itemsize > kind.itemsize:
-                # All that is there is written anew.
+                # Rewrite everything with wider names.
                 before = _mapped(file, kind, rows)
                 file, kind = files.enter_context(tempfile.TemporaryFile()), part.dtype
                 for block in blocks(before):
@@ -55,25 +55,25 @@ def _spooled(parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _mapped(file: IO[bytes], kind: np.dtype[Any], rows: int) -> NDArray[Any]:
-    """What was written to a file, which may be closed then."""
+    """Map the rows of a file, which may be closed afterwards."""
     file.flush()
     return np.asarray(np.memmap(file, kind, "r+", shape=rows))
 
 
 def blocks(array: NDArray[Any], rows: int = BLOCK) -> Iterator[NDArray[Any]]:
-    """So many rows at a time."""
+    """Consecutive blocks of at most so many rows."""
     for start in range(0, len(array), rows):
         yield array[start : start + rows]
 
 
 def repeated_names(names: NDArray[np.bytes_]) -> list[bytes]:
-    """Names that come more than once, in their order; 8 bytes a name are sorted."""
+    """Names that occur more than once, sorted; only 8 bytes per name are sorted."""
     hashes = put_together(map(_hashes, blocks(names)), np.uint64)
     hashes.sort()
     twice = put_together((later[later == before] for before, later in _neighbours(hashes)), np.uint64)
     if not len(twice):
         return []
-    # Names of one hash are few, and may differ.
+    # Few names share a hash, and these may differ.
     alike, counts = np.unique(
         np.concatenate([block[np.isin(_hashes(block), twice)] for block in blocks(names)]), return_counts=True
     )
@@ -81,12 +81,12 @@ def repeated_names(names: NDArray[np.bytes_]) -> list[bytes]:
 
 
 def _neighbours(array: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Blocks of all rows but the last, and of those behind them."""
+    """Blocks of all rows but the last, with the blocks of their successors."""
     return zip(blocks(array[:-1]), blocks(array[1:]), strict=True)
 
 
 def _hashes(names: NDArray[np.bytes_]) -> NDArray[np.uint64]:
-    """64 bits of each name, (n,)."""
+    """A 64-bit hash of each name, (n,)."""
     words = -(-names.dtype.itemsize // 8)
     padded = np.ascontiguousarray(names.astype(f"S{8 * words}")).view(np.uint64).reshape(len(names), words)
     found = np.zeros(len(names), np.uint64)

@@ -51,7 +51,7 @@ class PhotoFile:
         ctime: time of the last change of content or status in nanoseconds; None in an object store.
         identity: equal for two names of one file; None if unknown.
         digest: digest of the bytes that were described before, if they may be unchanged: see `digest_of`.
-        stored: only a library names it: see `check_allowed`.
+        stored: the address comes from a library; see `check_allowed`.
     """
 
     name: str
@@ -65,7 +65,7 @@ class PhotoFile:
     def read(self) -> bytes:
         """The file's bytes.
 
-        Raises OSError if they cannot be read, even after a retry; NotAllowedError for one that only a library names.
+        Raises OSError if they cannot be read, even after a retry; NotAllowedError for an address from a library.
         """
         if "://" not in self.name:
             return retry_io(read_bytes, self.name)
@@ -223,7 +223,7 @@ def check_size(height: int, width: int) -> None:
 def photo_pixels(
     name: str, max_side: int, box: Box | None = None, reading: Reading = READ_ALL, stored: bool = False
 ) -> Pixels:
-    """Pixels of a photo's file or address, like `query_pixels`; `stored` says that only a library names it.
+    """Pixels of a photo's file or address, like `query_pixels`; `stored` says that it comes from a library.
 
     Raises UserError like `query_pixels` and `PhotoFile.read`, and if it does not exist.
     """

@@ -1,4 +1,4 @@
-"""TIFF files: which of their pages is the picture, and samples that are not 8 bits each."""
+"""TIFF files: the choice of the page that is the picture, and samples of other than 8 bits."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from tifffile import COMPRESSION, PHOTOMETRIC, TiffPage
 from dolglab.data.colour import image_of, to_8_bits
 from dolglab.data.image_errors import BrokenImageError, UnsupportedImageError
 
-# Notes on damaged tags: what matters here either decodes or raises.
+# Warnings about damaged tags are irrelevant: a picture either decodes or raises.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 logging.getLogger("tifffile").propagate = False
 
 HEADERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# Pages that are looked at: in a longer file the picture is among these.
+# Only so many pages are examined.
 MAX_PAGES = 1000
-# Bits of NewSubfileType: a smaller copy of another page, and a mask for one.
+# Bits of NewSubfileType: a smaller copy of another page, and a mask for another page.
 REDUCED, MASK = 1, 4
-# A page with sides of at most this share of those of a page of the same shape is a smaller copy of it.
+# A page is a smaller copy of one with the same aspect ratio if its sides are at most this share.
 THUMBNAIL = 0.5
-# What Pillow decodes rightly: its compressions, and of samples of 8 bits and less its colours.
+# Compressions that Pillow decodes correctly, and colours for samples of up to 8 bits.
 PILLOW_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000})
 PILLOW_COLOURS = frozenset({0, 1, 2, 3, 5, 6, 8})
-# What there is a fallback for where imagecodecs is not installed: none, and those of Python's own library.
+# Compressions that work without imagecodecs: none, and those of Python's standard library.
 PLAIN_COMPRESSIONS = frozenset({1, 8, 32773, 32946, 34925})
 PLAIN_BITS, FLOAT_PREDICTOR = frozenset({1, 8, 16, 32, 64}), 3
 LAB = (PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB)
-# Samples a pixel, those of the colours included.
+# Samples per pixel, including colours.
 MAX_SAMPLES = 8
-# Kinds of alpha: that the colours hold already, and that they do not.
+# Kinds of alpha: premultiplied into the colours, and separate.
 PREMULTIPLIED, SEPARATE = 1, 2
-# The tag of the highest value, and the highest of a 16-bit picture that is taken for one of fewer bits.
+# The tag of the highest sample; a 16-bit picture whose samples are all below DARKEST has fewer bits.
 MAX_SAMPLE_VALUE, DARKEST = 281, 1 << 12
 EXTRA = "pip install 'dolglab[formats]'"
 # Channels of a colour, by photometric interpretation.
@@ -45,12 +45,12 @@ CHANNELS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3, 9: 3}
 
 
 class TiffPicture(NamedTuple):
-    """A TIFF's page that is the picture.
+    """The page of a TIFF that is the picture.
 
     Attributes:
-        page: it.
-        place: where it stands among the file's own pages; None for one that another page refers to.
-        further: how many other pages there are that are neither smaller copies nor masks.
+        page: the page.
+        place: its position among the file's own pages; None for a page that another page refers to.
+        further: number of other pages that are neither smaller copies nor masks.
     """
 
     page: TiffPage
@@ -64,7 +64,7 @@ class TiffPicture(NamedTuple):
 
     @property
     def by_pillow(self) -> bool:
-        """Whether Pillow reads its samples as what they are."""
+        """Whether Pillow reads its samples correctly."""
         page = self.page
         if self.place is None or (page.parent.byteorder == ">" and page.parent.is_bigtiff):
             return False
@@ -72,14 +72,14 @@ class TiffPicture(NamedTuple):
             return False
         if page.bitspersample <= 8:
             return page.photometric in PILLOW_COLOURS
-        # It keeps the upper 8 bits, of which some scanners use none.
+        # Pillow keeps the upper 8 bits, which some scanners do not use.
         deep = {1: (1,), 2: (3, 4), 5: (4,)}.get(int(page.photometric), ())
         alike = page.bitspersample == 16 and page.samplesperpixel in deep and page.planarconfig == 1
         return alike and page.compression not in PLAIN_COMPRESSIONS and not _has_imagecodecs()
 
     @property
     def deep(self) -> bool:
-        """Whether it has more than 8 bits a sample."""
+        """Whether it has more than 8 bits per sample."""
         return self.page.bitspersample > 8
 
     @property
@@ -90,25 +90,25 @@ class TiffPicture(NamedTuple):
 
     @property
     def orientation(self) -> int:
-        """As EXIF's, 1 to 8."""
+        """The EXIF orientation, 1 to 8."""
         tag = self.page.tags.get(274)
         return tag.value if tag is not None and tag.value in range(1, 9) else 1
 
 
 def is_tiff(data: bytes) -> bool:
-    """Whether bytes begin as a TIFF or BigTIFF file."""
+    """Whether the data begins like a TIFF or BigTIFF file."""
     return data[:4] in HEADERS
 
 
 def open_tiff(data: bytes) -> TiffPicture:
-    """The page of a TIFF that is its picture: the first, if that is no smaller copy of another.
+    """The page of a TIFF that is its picture: the first one, unless it is a smaller copy of another.
 
-    Raises UnsupportedImageError for what is no picture, and tifffile's errors for what is no whole file.
+    Raises UnsupportedImageError for data that is not a picture, and tifffile's errors for incomplete files.
     """
     file = tifffile.TiffFile(io.BytesIO(data))
     pages = [page for _, page in zip(range(MAX_PAGES), file.pages, strict=False) if isinstance(page, TiffPage)]
     pages = [page for page in pages if page.imagewidth and page.imagelength]
-    # Cameras store the picture below the page of its thumbnail.
+    # Cameras store the picture as a sub-page of its thumbnail.
     below = [page for parent in pages for page in parent.pages or () if isinstance(page, TiffPage)]
     whole = [page for page in pages if not page.subfiletype & (REDUCED | MASK)]
     whole = whole or [page for page in below if not page.subfiletype & (REDUCED | MASK)] or pages
@@ -118,26 +118,27 @@ def open_tiff(data: bytes) -> TiffPicture:
     first = max(larger, key=lambda page: page.imagewidth, default=whole[0])
     place = next((place for place, page in enumerate(pages) if page is first), None)
     if first.imagedepth > 1 or first.samplesperpixel > MAX_SAMPLES:
-        depth = f"{first.samplesperpixel} samples a pixel" if first.imagedepth == 1 else f"{first.imagedepth} planes"
-        raise UnsupportedImageError(f"a TIFF of {depth} is not read")
+        depth = f"{first.samplesperpixel} samples per pixel" if first.imagedepth == 1 else f"{first.imagedepth} planes"
+        raise UnsupportedImageError(f"a TIFF with {depth} is not supported")
     further = sum(page is not first and not _is_thumbnail(page, first) for page in whole)
     return TiffPicture(first, place, further)
 
 
 def read_samples(picture: TiffPicture) -> Image.Image:
-    """A page's samples, 8 bits of each, as an image of mode L, LA, RGB, RGBA, CMYK or LAB.
+    """The samples of a page, 8 bits each, as an image of mode L, LA, RGB, RGBA, CMYK or LAB.
 
-    Raises UnsupportedImageError for samples that are not read, and tifffile's errors for broken ones.
+    Raises UnsupportedImageError for unsupported samples, ImportError if imagecodecs is needed, and tifffile's errors
+    for broken ones.
     """
     page = picture.page
     channels = CHANNELS.get(int(page.photometric))
     # A JPEG inside is decoded to RGB.
     if channels is None or (page.photometric == PHOTOMETRIC.YCBCR and page.compression != COMPRESSION.JPEG):
-        raise UnsupportedImageError(f"a TIFF of {_name(page.photometric)} colours is not read")
+        raise UnsupportedImageError(f"a TIFF with {_name(page.photometric)} colours is not supported")
     if page.compression not in PLAIN_COMPRESSIONS and not _has_imagecodecs():
-        raise ImportError(f"a TIFF of {_name(page.compression)} compression: {EXTRA}")
+        raise ImportError(f"a TIFF with {_name(page.compression)} compression: {EXTRA}")
     if (page.bitspersample not in PLAIN_BITS or page.predictor == FLOAT_PREDICTOR) and not _has_imagecodecs():
-        raise ImportError(f"a TIFF of {page.bitspersample} bits, packed: {EXTRA}")
+        raise ImportError(f"a TIFF with packed samples of {page.bitspersample} bits: {EXTRA}")
     samples = page.asarray().reshape(page.shape)
     # Planes become channels.
     samples = np.moveaxis(samples, page.axes.index("S"), -1) if "S" in page.axes else samples[..., None]
@@ -152,7 +153,7 @@ def read_samples(picture: TiffPicture) -> Image.Image:
         levels[..., 0] = 255 - levels[..., 0]
     if page.photometric == PHOTOMETRIC.SEPARATED:
         return Image.fromarray(np.ascontiguousarray(levels[..., :4]), "CMYK")
-    # Of further samples the first may be alpha: that the colours hold already, or not.
+    # The first extra sample may be alpha, premultiplied or not.
     extra = int(page.extrasamples[0]) if page.extrasamples else 0
     image = image_of(levels[..., : channels + (extra in (PREMULTIPLIED, SEPARATE))])
     if extra == PREMULTIPLIED:
@@ -161,7 +162,7 @@ def read_samples(picture: TiffPicture) -> Image.Image:
 
 
 def _is_thumbnail(first: TiffPage, other: TiffPage) -> bool:
-    """Whether a page that does not say so is a smaller copy of another one, of the same shape."""
+    """Whether a page without that mark is a smaller copy of another one with the same aspect ratio."""
     height, width = first.imagelength, first.imagewidth
     scale = width / max(1, other.imagewidth)
     return scale <= THUMBNAIL + 1 / max(1, other.imagewidth) and abs(scale * other.imagelength - height) <= max(
@@ -170,10 +171,10 @@ def _is_thumbnail(first: TiffPage, other: TiffPage) -> bool:
 
 
 def _bits(samples: NDArray[np.generic], page: TiffPage) -> int:
-    """How many bits the samples use: cameras and scanners of 10 to 14 bits write them into 16.
+    """How many bits the samples use: cameras and scanners write 10 to 14 bits into 16.
 
-    Few say so, by the tag of the highest value; of others no picture is so dark that it stays below a sixteenth of
-    white.
+    Few state this with the tag of the highest value. For others, the highest sample decides: no real picture is so dark
+    that it stays below a sixteenth of white.
     """
     if samples.dtype != np.uint16 or page.bitspersample != 16:
         return page.bitspersample
@@ -187,11 +188,11 @@ def _bits(samples: NDArray[np.generic], page: TiffPage) -> int:
 
 
 def _lab(samples: NDArray[np.generic], page: TiffPage) -> list[NDArray[np.uint8]]:
-    """L* of 0 to 100, and a* and b* of -128 to 127, as Pillow's mode LAB holds them."""
+    """L* (0 to 100), a* and b* (-128 to 127) in the encoding of Pillow's mode LAB."""
     if samples.dtype.kind == "f":
         lightness, a, b = (samples[..., i].astype(np.float64) for i in range(3))
     elif page.photometric == PHOTOMETRIC.ICCLAB:
-        # From 0 on; of 16 bits with 100 at 65280.
+        # Unsigned; with 16 bits, L* = 100 is 65280.
         top, one = (255, 1) if page.bitspersample == 8 else (65280, 256)
         lightness = samples[..., 0].astype(np.float64) * (100 / top)
         a, b = (samples[..., i].astype(np.float64) / one - 128 for i in (1, 2))
@@ -212,5 +213,5 @@ def _has_imagecodecs() -> bool:
 
 
 def _name(value: int) -> str:
-    """What a photometric interpretation or a compression is called."""
+    """The name of a photometric interpretation or a compression."""
     return value.name if isinstance(value, COMPRESSION | PHOTOMETRIC) else str(value)

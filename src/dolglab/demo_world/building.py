@@ -1,4 +1,4 @@
-"""A landmark in space: boxes with painted walls, roofs, towers and domes, ready to be seen by a camera."""
+"""A landmark in space: boxes with painted walls, roofs, towers and domes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOF_SCALE = 12.0
 
 @dataclass(frozen=True)
 class Surface:
-    """A painted plane. `front` marks the walls a query shows; `lit` is off where light is painted in."""
+    """A painted plane. `front` marks the walls that a query shows; `lit` is False if its light is painted."""
 
     plane: Plane
     texture: Canvas
@@ -36,7 +36,7 @@ class Surface:
 
 @dataclass(frozen=True)
 class Sprite:
-    """A painted figure that always turns to the camera, standing with its middle on `foot`; metres."""
+    """A painted figure that always faces the camera, centred on `foot`; in metres."""
 
     foot: Point
     width: float
@@ -44,13 +44,13 @@ class Sprite:
     texture: Canvas
 
     def surface(self, camera: Camera) -> Surface:
-        """The sprite as this camera sees it."""
+        """The sprite as a surface that faces this camera."""
         return Surface(billboard(camera, self.foot, self.width, self.height), self.texture, lit=False)
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A convex part of a building with its bounding box; its surfaces do not hide one another."""
+    """A convex part of a building with its bounding box; its surfaces do not occlude one another."""
 
     low: Point
     high: Point
@@ -70,7 +70,7 @@ class Building:
 
     @property
     def centre(self) -> Point:
-        """The middle of the front wall: what photographers aim at."""
+        """The middle of the front wall, at which photographers aim."""
         return 0.0, 0.0, self.height / 2
 
     @property
@@ -80,7 +80,7 @@ class Building:
 
 
 def build(rng: np.random.Generator, landmark: Landmark) -> Building:
-    """Paint every face of the landmark once and set them in space."""
+    """Paint every face of the landmark once, and place it in space."""
     style = landmark.style
     volumes = [_body(rng, landmark), *_crown(rng, landmark), *_towers(rng, landmark)]
     if style.roof == "dome":
@@ -91,7 +91,7 @@ def build(rng: np.random.Generator, landmark: Landmark) -> Building:
 
 
 def far_to_near(volumes: tuple[Volume, ...], camera: Camera) -> list[Volume]:
-    """Disjoint boxes in an order in which each may be painted over those before it."""
+    """Disjoint boxes in painting order, far to near."""
     remaining, order = list(volumes), []
     while remaining:
         hidden = [any(_may_hide(one, other, camera) for other in remaining if other is not one) for one in remaining]
@@ -102,7 +102,7 @@ def far_to_near(volumes: tuple[Volume, ...], camera: Camera) -> list[Volume]:
 
 
 def _may_hide(one: Volume, other: Volume, camera: Camera) -> bool:
-    """False where a plane between the boxes has the camera on the side of `other`."""
+    """False if a plane between the boxes has the camera on the side of `other`."""
     for axis, eye in enumerate(camera.position):
         if one.low[axis] >= other.high[axis] - 1e-6 and eye <= one.low[axis]:
             return False
@@ -123,7 +123,7 @@ def _box_walls(low: Point, high: Point, front: Panel, side: Panel, back: Panel) 
 
 
 def _pyramid(low: Point, high: Point, inset: float, tiles: Canvas) -> list[Surface]:
-    """Four slopes over a rectangle, the ridge `inset` metres from the flanks."""
+    """Four slopes above a rectangle, with the ridge `inset` metres from the flanks."""
     (x0, y0, z0), (x1, y1, z1) = low, high
     width, half, rise = x1 - x0, (y1 - y0) / 2, z1 - z0
     part = inset / width
@@ -172,7 +172,7 @@ def _tiles(rng: np.random.Generator, width: float, height: float, colour: RGB) -
 
 
 def _cut(texture: Canvas, outline: list[tuple[float, float]]) -> Canvas:
-    """The texture within an outline given in the unit square."""
+    """The texture inside an outline given in the unit square."""
     height, width = texture.shape[:2]
     mask = np.zeros((height, width), np.uint8)
     cv2.fillPoly(mask, [np.round(np.array(outline) * (width, height)).astype(np.int32)], 255)
@@ -213,7 +213,7 @@ def _body(rng: np.random.Generator, landmark: Landmark) -> Volume:
 
 
 def _crown(rng: np.random.Generator, landmark: Landmark) -> list[Volume]:
-    """The gable of the front as a volume of its own, as it stands before the roof and before a dome."""
+    """The gable of the front as a separate volume, since it is in front of the roof and of a dome."""
     crown = crown_wall(rng, landmark)
     if crown is None:
         return []
@@ -274,7 +274,7 @@ def _dome_on_drum(rng: np.random.Generator, style: Style) -> Volume:
 
 
 def _dome(style: Style, foot: Point, width: float) -> Sprite:
-    """A ribbed dome with a lantern, its light painted from the left."""
+    """A ribbed dome with a lantern, with light painted from the left."""
     columns, rows = 200, 170
     canvas = np.zeros((rows, columns, 4), np.uint8)
     y, x = np.mgrid[0:rows, 0:columns]

@@ -1,7 +1,7 @@
-"""Pinhole geometry: cameras, textured planes, their homographies, and how a view relates to a query's view.
+"""Pinhole geometry: cameras, textured planes, their homographies, and the grade of a view relative to a query.
 
 World axes are in metres: x to the right along a landmark's front, y away from the front, z up; the front
-wall lies in the plane y = 0 and looks towards negative y. Image axes are in pixels, y down, the origin at the
+wall is in the plane y = 0 and faces negative y. Image axes are in pixels, y down, the origin at the
 outer corner of the first pixel.
 """
 
@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 Point = tuple[float, float, float]
 Grade = Literal["easy", "hard", "junk"]
 
-# Shares of a face and of a picture, and degrees: see `grade`.
+# Shares of a face and of a picture, and degrees; see `grade`.
 JUNK_SHARE, JUNK_SIZE = 0.2, 0.008
 EASY_SHARE, EASY_SIZE, EASY_ANGLE = 0.7, 0.1, 35.0
 
@@ -95,12 +95,12 @@ def homography(camera: Camera, plane: Plane, width: int, height: int) -> Array:
 
 
 def faces_camera(camera: Camera, plane: Plane) -> bool:
-    """Whether the visible side of `plane` is turned towards the camera."""
+    """Whether the visible side of `plane` faces the camera."""
     return bool(np.dot(np.subtract(camera.position, plane.origin), plane.normal()) > 0)
 
 
 def billboard(camera: Camera, foot: Point, width: float, height: float) -> Plane:
-    """An upright plane standing with the middle of its lower edge on `foot`, turned towards the camera."""
+    """An upright plane that faces the camera, with the middle of its lower edge at `foot`."""
     away = np.array([foot[0] - camera.position[0], foot[1] - camera.position[1]])
     away = away / max(float(np.linalg.norm(away)), 1e-9)
     right = np.array([away[1], -away[0], 0.0]) * width
@@ -115,12 +115,12 @@ def polygon_area(points: Array) -> float:
 
 
 def projected_area(camera: Camera, planes: Sequence[Plane]) -> float:
-    """Square pixels the planes turned towards the camera would cover if nothing hid or cropped them."""
+    """Square pixels that the planes facing the camera would cover without occlusion and cropping."""
     return sum(polygon_area(project(camera, plane.corners())[0]) for plane in planes if faces_camera(camera, plane))
 
 
 def visible_share(visible_pixels: int, camera: Camera, planes: Sequence[Plane]) -> float:
-    """Share in [0, 1] of the planes' projected area that is seen; 0 where all are turned away."""
+    """Visible share in [0, 1] of the planes' projected area; 0 if all face away."""
     full = projected_area(camera, planes)
     return min(1.0, visible_pixels / full) if full > 0 else 0.0
 
@@ -133,7 +133,7 @@ def view_angle(one: Camera, other: Camera, centre: Point) -> float:
 
 
 def grade(share: float, size: float, angle: float) -> Grade:
-    """How a view stands to a query of the same landmark.
+    """The grade of a view relative to a query of the same landmark.
 
     `share` is the visible share of the face the query shows, `size` the share of the picture that the
     landmark fills, `angle` the degrees between the two lines of sight.
@@ -146,5 +146,5 @@ def grade(share: float, size: float, angle: float) -> Grade:
 
 
 def _cross(a: Point | Array, b: Point | Array) -> Array:
-    """`np.cross` of two 3-vectors, which for single vectors is slow."""
+    """A faster `np.cross` for two single 3-vectors."""
     return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])

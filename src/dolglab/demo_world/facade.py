@@ -1,4 +1,4 @@
-"""Layout of the walls of a landmark: which part stands where, and the painted panels that come of it."""
+"""Layout of the walls of a landmark, and the painted panels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FRIEZE = 1.15
 
 
 def front_wall(rng: np.random.Generator, landmark: Landmark) -> Panel:
-    """The wall with doors, windows, frieze, balcony, banners and, where it belongs there, the emblem."""
+    """The wall with doors, windows, frieze, balcony, banners and, if it belongs there, the emblem."""
     style, details = landmark.style, landmark.details
     wall = _plain_wall(rng, style, style.width, style.height, _texture_scale(style))
     canvas = wall.canvas
@@ -72,7 +72,7 @@ def back_wall(rng: np.random.Generator, style: Style) -> Panel:
 
 
 def tower_wall(rng: np.random.Generator, landmark: Landmark, centre: bool) -> Panel:
-    """One wall of a tower; a tower in the centre carries the door and the emblem of the front it hides."""
+    """One wall of a tower; a tower in the centre has the door and the emblem of the front behind it."""
     style, details = landmark.style, landmark.details
     width, height = style.tower_width, style.tower_height
     wall = _plain_wall(rng, style, width, height, min(_texture_scale(style), TEXTURE_HEIGHT * 1.2 / height))
@@ -93,7 +93,7 @@ def tower_wall(rng: np.random.Generator, landmark: Landmark, centre: bool) -> Pa
 
 
 def crown_wall(rng: np.random.Generator, landmark: Landmark) -> Panel | None:
-    """The gable on the front wall, in the family's shape, with the emblem where it belongs there."""
+    """The gable on the front wall, in the family's shape, with the emblem if it belongs there."""
     style = landmark.style
     if style.crown == "none":
         return None
@@ -125,13 +125,13 @@ def crown_height(style: Style) -> float:
 
 
 def masonry_wall(rng: np.random.Generator, style: Style, width: float, height: float, scale: float) -> Panel:
-    """A wall of a family's material and nothing else; metres, and pixels a metre."""
+    """A plain wall of a family's material; sizes in metres and pixels per metre."""
     size = round(width * scale), round(height * scale)
     return Panel(paint.masonry(rng, size, scale, style.material, style.wall, style.trim), width, height, scale)
 
 
 def _texture_scale(style: Style) -> float:
-    """Pixels a metre at which a family's walls are painted."""
+    """Pixels per metre for the walls of a family."""
     return min(22.0, TEXTURE_HEIGHT / style.height)
 
 
@@ -182,7 +182,7 @@ def _windows(style: Style, details: Details, storey: int) -> Iterator[tuple[Regi
 
 
 def _plain_wall(rng: np.random.Generator, style: Style, width: float, height: float, scale: float) -> Panel:
-    """Masonry with a plinth and, where the family has them, quoins."""
+    """Masonry with a plinth and, if the family has them, quoins."""
     wall = masonry_wall(rng, style, width, height, scale)
     rows, columns = wall.canvas.shape[:2]
     top = rows - round(0.7 * scale)

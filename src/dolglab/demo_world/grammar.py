@@ -1,4 +1,4 @@
-"""What a landmark is: the style a family of look-alikes shares, and the details that tell siblings apart."""
+"""The description of a landmark: the style shared by a family, and the details that distinguish siblings."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ TRIMS: tuple[RGB, ...] = ((240, 232, 214), (206, 194, 172), (150, 132, 112), (25
 ROOFS: tuple[RGB, ...] = (
     (158, 78, 54), (92, 98, 108), (96, 140, 124), (118, 76, 60), (70, 74, 86), (176, 112, 72),
 )  # fmt: skip
-# A figure and the number of its parts.
+# A figure, and the number of its parts.
 EMBLEMS: tuple[tuple[str, int], ...] = (
     ("rose", 6), ("rose", 8), ("rose", 12), ("star", 5), ("star", 8), ("clock", 4), ("shield", 2), ("cross", 4),
     ("sun", 12), ("crescent", 1), ("lozenge", 4), ("foil", 3), ("foil", 4), ("wheel", 6), ("crown", 3),
 )  # fmt: skip
-# Of the figure and of the ground behind it.
+# Colours of the figure and of the ground behind it.
 EMBLEM_COLOURS: tuple[tuple[RGB, RGB], ...] = tuple(
     (ACCENTS[figure], ACCENTS[ground]) for figure, ground in ((3, 1), (4, 0), (0, 4), (3, 5), (4, 2), (5, 3))
 )
@@ -36,7 +36,7 @@ EMBLEM_COLOURS: tuple[tuple[RGB, RGB], ...] = tuple(
 
 @dataclass(frozen=True)
 class Template:
-    """What families of one kind of building may look like; lengths in metres."""
+    """The range of families for one kind of building; lengths in metres."""
 
     name: str
     width: tuple[float, float]
@@ -98,7 +98,7 @@ TEMPLATES: tuple[Template, ...] = (
 
 @dataclass(frozen=True)
 class Style:
-    """What the siblings of a family share; lengths in metres."""
+    """The style shared by the siblings of a family; lengths in metres."""
 
     kind: str
     width: float
@@ -128,7 +128,7 @@ class Style:
 
 @dataclass(frozen=True)
 class Details:
-    """What tells siblings apart. Each field is a slot that a family may vary."""
+    """The details that distinguish siblings. Each field is a slot that a family may vary."""
 
     emblem: tuple[str, int]
     emblem_colours: tuple[RGB, RGB]
@@ -147,14 +147,14 @@ class Details:
 
 @dataclass(frozen=True)
 class Landmark:
-    """One building: its family's style with its own details."""
+    """A building: its family's style and its own details."""
 
     style: Style
     details: Details
 
 
 def sample_family(rng: np.random.Generator, siblings: int, varied: int = 7) -> list[Landmark]:
-    """Draw a style and `siblings` landmarks of it that differ in `varied` slots of their details."""
+    """Sample a style and `siblings` landmarks that differ in `varied` slots of their details."""
     template = TEMPLATES[rng.integers(len(TEMPLATES))]
     style = _sample_style(rng, template)
     vocabulary = _vocabulary(style, template)
@@ -173,7 +173,7 @@ def sample_family(rng: np.random.Generator, siblings: int, varied: int = 7) -> l
 
 
 def pick(rng: np.random.Generator, options: tuple[T, ...]) -> T:
-    """One of the options, all as likely."""
+    """One of the options, with equal probability."""
     return options[rng.integers(len(options))]
 
 

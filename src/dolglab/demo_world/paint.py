@@ -1,6 +1,6 @@
 """Painting of the parts of a building with OpenCV: masonry, openings, doors, columns, cloth, ornaments.
 
-Canvases are (height, width, 4) uint8, RGB and coverage: 0 is air, 255 is solid, `GLASS` is solid and shines
+Canvases are (height, width, 4) uint8, RGB and coverage: 0 is air, 255 is solid, `GLASS` is solid and lit
 at night. Boxes are (left, top, right, bottom) in pixels.
 """
 
@@ -27,7 +27,7 @@ GLASS = 160
 
 @dataclass(frozen=True)
 class Panel:
-    """A canvas, the metres that it is wide and high, and the pixels a metre at which it is painted."""
+    """A canvas, its extent in metres, and its pixels per metre."""
 
     canvas: Canvas
     width: float
@@ -53,7 +53,7 @@ def shade(colour: RGB, factor: float) -> RGB:
 
 
 def fill_box(canvas: Canvas, box: Box, colour: RGB, alpha: int = 255) -> None:
-    """Fill a box; a box without area is left out."""
+    """Fill a box; a box without area is ignored."""
     left, top, right, bottom = box
     canvas[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = (*colour, alpha)
 
@@ -71,7 +71,7 @@ def fill_circle(canvas: Canvas, centre: Points, radius: float, colour: RGB, alph
 def masonry(
     rng: np.random.Generator, size: tuple[int, int], scale: float, material: str, colour: RGB, trim: RGB
 ) -> Canvas:
-    """A wall of (width, height) pixels at `scale` pixels a metre."""
+    """A wall of (width, height) pixels at `scale` pixels per metre."""
     width, height = size
     coarse = rng.standard_normal((height // 40 + 2, width // 40 + 2), np.float32) * 4
     fine = rng.standard_normal((height // 3 + 1, width // 3 + 1), np.float32) * 3
@@ -145,7 +145,7 @@ def _grown(box: Box, by: float) -> Box:
 
 
 def window(canvas: Canvas, box: Box, shape: str, glass: RGB, trim: RGB, shutters: RGB | None = None) -> None:
-    """A window with surround, sill, glazing bars and, if a colour is given, open shutters beside it."""
+    """A window with surround, sill, glazing bars and, if a colour is given, open shutters."""
     left, top, right, bottom = box
     width, height = right - left, bottom - top
     if shutters is not None and shape in ("rect", "segment"):
@@ -174,7 +174,7 @@ def window(canvas: Canvas, box: Box, shape: str, glass: RGB, trim: RGB, shutters
 
 
 def door(canvas: Canvas, box: Box, shape: str, colour: RGB, trim: RGB) -> None:
-    """A door of two leaves in a stepped surround, with a stair before it."""
+    """A door of two leaves in a stepped surround, with a stair in front of it."""
     left, top, right, bottom = box
     width, height = right - left, bottom - top
     for step, tone in ((0.26, 0.78), (0.17, 1.06), (0.08, 0.7)):
@@ -227,7 +227,7 @@ def quoins(canvas: Canvas, scale: float, colour: RGB) -> None:
 
 
 def cornice(canvas: Canvas, y: int, thickness: int, colour: RGB) -> None:
-    """A moulding across the whole wall whose upper edge is at row `y`, with the shadow under it."""
+    """A moulding across the whole wall with its upper edge at row `y` and its shadow."""
     width = canvas.shape[1]
     fill_box(canvas, (0, y, width, y + thickness), shade(colour, 1.05))
     fill_box(canvas, (0, y + thickness * 2 // 3, width, y + thickness), shade(colour, 0.8))
@@ -248,7 +248,7 @@ def banner(canvas: Canvas, box: Box, colour: RGB) -> None:
 
 
 def balcony(canvas: Canvas, box: Box, trim: RGB) -> None:
-    """A stone balcony: balusters between a rail and a slab, and the shadow it throws."""
+    """A stone balcony: balusters between a rail and a slab, with its shadow."""
     left, top, right, bottom = box
     rail = max(2, (bottom - top) // 6)
     fill_box(canvas, (left, top, right, bottom), shade(trim, 0.5))
@@ -337,7 +337,7 @@ def _paint_figure(
 
 
 def frieze(canvas: Canvas, top: int, bottom: int, kind: str, colour: RGB, trim: RGB) -> None:
-    """A band of ornament across the whole wall between two rows; the pattern is centred."""
+    """A band of ornament across the whole wall between two rows, with a centred pattern."""
     strip = canvas[top:bottom]
     height, width = strip.shape[:2]
     fill_box(strip, (0, 0, width, height), trim if kind != "plain" else colour)

@@ -1,6 +1,6 @@
-"""One picture: light, sky, ground and weather, planes and figures from far to near, and what a camera makes of them.
+"""A picture: light, sky, ground and weather, planes and figures from far to near, and the effects of the lens.
 
-From the same geometry follows how much is seen of the landmark.
+The same geometry gives the visible share of the landmark.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Picture = NDArray[np.uint8]
 Levels = NDArray[np.float32]
 # Of R, G and B.
 Factors = tuple[float, float, float]
-# The level that contrast leaves alone.
+# The level that contrast does not change.
 MIDDLE = 118.0
 OTHER, LANDMARK, FRONT = 0, 1, 2
-# Metres before the camera within which nothing is drawn.
+# Nothing is drawn closer to the camera, in metres.
 NEAREST = 0.8
-# Sizes at which pictures are drawn and what they show is measured, to the picture's own.
+# Scales for drawing and for measuring, relative to the size of the picture.
 RENDER_SCALE, LABEL_SCALE = 2, 0.5
 LAMPLIGHT = (255, 206, 120)
 
@@ -48,7 +48,7 @@ class Weather:
 
 @dataclass(frozen=True)
 class Lens:
-    """What the camera adds: factors for R, G, B, contrast, saturation, blur and noise in levels."""
+    """The effects of the camera: factors for R, G, B, contrast, saturation, blur and noise in levels."""
 
     gains: Factors
     contrast: float
@@ -74,7 +74,7 @@ _CHANCES = {"clear": 0.36, "cloudy": 0.25, "overcast": 0.13, "sunset": 0.1, "haz
 
 
 def sample_weather(rng: np.random.Generator) -> Weather:
-    """Draw sky and light; the sun stands anywhere in front of or beside the landmark's front."""
+    """Sample sky and light; the sun is anywhere in front of or beside the landmark's front."""
     name = str(rng.choice(list(_CHANCES), p=list(_CHANCES.values())))
     zenith, horizon, clouds, cloud_colour, strength, tint, ambient, haze = _SKIES[name]
     azimuth, elevation = rng.uniform(-1.5, 1.5), rng.uniform(0.25, 0.95) * (0.5 if name == "sunset" else 1)
@@ -85,7 +85,7 @@ def sample_weather(rng: np.random.Generator) -> Weather:
 
 
 def sample_lens(rng: np.random.Generator) -> Lens:
-    """Draw white balance, exposure and the faults of a camera."""
+    """Sample white balance, exposure and the defects of a camera."""
     exposure, warmth, tint = rng.normal(0.06, 0.09), rng.normal(0, 0.045), rng.normal(0, 0.02)
     r, g, b = np.exp(np.array([exposure + warmth, exposure + tint, exposure - warmth])).tolist()
     return Lens(
@@ -101,13 +101,13 @@ def sample_lens(rng: np.random.Generator) -> Lens:
 
 
 def face_light(weather: Weather, normal: Array | None) -> Array:
-    """(3,) factors on a face's colours; faces without a normal have their light painted in."""
+    """(3,) factors for a face's colours; faces without a normal have painted light."""
     cosine = 0.55 if normal is None else max(0.0, float(np.dot(normal, weather.sun)))
     return np.asarray(weather.ambient) + np.asarray(weather.direct) * cosine
 
 
 def backdrop(rng: np.random.Generator, camera: Camera, weather: Weather) -> Picture:
-    """(height, width, 3) sky and ground as the camera sees them, without anything on the ground."""
+    """(height, width, 3) sky and ground as seen by the camera, without objects."""
     width, height = camera.width, camera.height
     x = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / camera.focal
     y = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) / camera.focal
@@ -141,7 +141,7 @@ def _sky(rng: np.random.Generator, slope: Levels, weather: Weather) -> Levels:
 
 
 def _ground(rng: np.random.Generator, east: Levels, north: Levels, distance: Levels, weather: Weather) -> Levels:
-    """(n, 3) colours of n points of the ground, given in metres: a plaza, asphalt, a lawn or sand."""
+    """(n, 3) colours of n points on the ground, in metres: a plaza, asphalt, a lawn or sand."""
     kind = int(rng.integers(4))
     colours = [(176, 166, 150), (150, 148, 146), (112, 140, 78), (188, 172, 132)]
     lit = face_light(weather, np.array([0.0, 0.0, 1.0]))
@@ -158,7 +158,7 @@ def _ground(rng: np.random.Generator, east: Levels, north: Levels, distance: Lev
 
 
 def expose(rng: np.random.Generator, picture: Picture, weather: Weather, lens: Lens) -> Picture:
-    """The picture a camera with this lens saves: rain, blur, colour, vignette and noise."""
+    """Apply the effects of weather and lens: rain, blur, colour, vignette and noise."""
     image = picture.astype(np.float32)
     height, width = image.shape[:2]
     if weather.name == "rain":
@@ -195,7 +195,7 @@ class View:
 
 @dataclass(frozen=True)
 class Sight:
-    """What a picture shows of its landmark: shares in [0, 1] and the box around it in pixels."""
+    """The visible part of the landmark: shares in [0, 1], and its bounding box in pixels."""
 
     share: float
     size: float
@@ -203,7 +203,7 @@ class Sight:
 
 
 def look(view: View, building: Building) -> Sight:
-    """Measure, from the geometry alone, how much of the building the view shows."""
+    """Measure how much of the building the view shows, from the geometry only."""
     camera = view.camera.scaled(LABEL_SCALE)
     labels = np.zeros((camera.height, camera.width), np.uint8)
     for surface, label, matrix, (left, top, right, bottom) in _visible(view, building, camera):
@@ -232,7 +232,7 @@ def render(rng: np.random.Generator, view: View, building: Building | None) -> P
 
 
 def _visible(view: View, building: Building | None, camera: Camera) -> Iterator[tuple[Surface, int, Array, Box]]:
-    """The planes turned towards the camera, far to near: each with what it is, and what `_project` gives."""
+    """The planes facing the camera, far to near, each with its object and the result of `_project`."""
     for surface, label in _far_to_near(view, building, camera):
         projected = _project(surface, camera)
         if projected is not None:
@@ -240,7 +240,7 @@ def _visible(view: View, building: Building | None, camera: Camera) -> Iterator[
 
 
 def _far_to_near(view: View, building: Building | None, camera: Camera) -> Iterator[tuple[Surface, int]]:
-    """Figures count as behind or before a landmark by the middle of its footprint."""
+    """Figures are behind or in front of a landmark according to the middle of its footprint."""
     eye = np.asarray(camera.position)
 
     def distance(sprite: Sprite) -> float:
@@ -258,7 +258,7 @@ def _far_to_near(view: View, building: Building | None, camera: Camera) -> Itera
 
 
 def _project(surface: Surface, camera: Camera) -> tuple[Array, Box] | None:
-    """The part of the picture that a surface may cover, as a box, and the homography from its texture to there."""
+    """A box of the picture that contains the surface, and the homography from its texture to that box."""
     pixels, depth = project(camera, surface.plane.corners())
     if depth.min() < NEAREST:
         return None
@@ -287,7 +287,7 @@ def _paint(canvas: Picture, surface: Surface, camera: Camera, weather: Weather, 
     coloured = cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
     alpha = np.asarray(cv2.extractChannel(warped, 3), np.uint8)
     if weather.name == "night":
-        # Soft edges pass through the value of glass too, but are thinner than a pane.
+        # Soft edges also have the value of glass, but are thinner than a pane.
         glass = ((alpha > GLASS - 20) & (alpha < GLASS + 30)).view(np.uint8)
         panes = np.asarray(cv2.morphologyEx(glass, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8)))
         coloured[panes > 0] = LAMPLIGHT
@@ -296,7 +296,7 @@ def _paint(canvas: Picture, surface: Surface, camera: Camera, weather: Weather, 
 
 
 def _minified(surface: Surface, camera: Camera, matrix: Array) -> tuple[Picture, Array]:
-    """The texture at about the size it is seen at, so that fine patterns do not alias."""
+    """The texture at about its size in the picture, so that fine patterns do not alias."""
     pixels, _ = project(camera, surface.plane.corners())
     sides = np.linalg.norm(np.roll(pixels, -1, axis=0) - pixels, axis=1)
     height, width = surface.texture.shape[:2]

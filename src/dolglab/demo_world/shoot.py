@@ -1,6 +1,6 @@
-"""The pictures of one family of landmarks, or of a few distractors: the unit of work of one process.
+"""The pictures of a family of landmarks, or of a few distractors: the unit of work of a process.
 
-Where the camera stands and what is around is drawn anew until a picture shows what is wanted.
+Cameras and surroundings are sampled until a picture has the intended grade.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from dolglab.demo_world.surroundings import Props, apparent_width, make_props, n
 
 Split = Literal["train", "validation", "test"]
 Intent = Literal["query", "easy", "hard", "junk"]
-# What pictures are meant to be, over and over: a clean training set, without junk, and a gallery.
+# The intended grades, repeated: a training set without junk, and a gallery.
 TRAINING: tuple[Intent, ...] = ("query", "hard", "easy", "hard")
 GALLERY: tuple[Intent, ...] = ("easy", "hard", "junk", "easy", "hard", "easy", "hard", "easy", "hard")
 _FAMILIES = {"train": 1, "validation": 2, "test": 3}
 _DISTRACTORS = {"train": 4, "validation": 5, "test": 6}
 _STREET_EVERY = 4
-# Views that are drawn for one picture.
+# Most views sampled per picture.
 MAX_TRIES = 41
 
 
@@ -47,7 +47,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture on disk. `sibling` is -1 for a distractor; `grade` is against the landmark's first shot."""
+    """A picture on disk. `sibling` is -1 for a distractor; `grade` is relative to the landmark's first shot."""
 
     name: str
     family: str
@@ -57,14 +57,14 @@ class Shot:
 
 
 def intents(split: Split, views: int) -> tuple[Intent, ...]:
-    """What a landmark's pictures are meant to be: of a training set, or a query and its gallery."""
+    """The intended grades of a landmark's pictures: for training, or a query and its gallery."""
     if split == "train":
         return tuple(TRAINING[index % len(TRAINING)] for index in range(views))
     return ("query", *(GALLERY[index % len(GALLERY)] for index in range(views)))
 
 
 def shoot(job: Job) -> list[Shot]:
-    """Draw the job's pictures and write them; the record comes in a fixed order."""
+    """Draw and write the job's pictures; the shots are in a fixed order."""
     props = make_props(job.seed)
     return _shoot_family(job, props) if job.intents else _shoot_distractors(job, props)
 
@@ -78,10 +78,10 @@ def wanted_view(
     height: int,
     query: Camera | None = None,
 ) -> tuple[View, Sight, float]:
-    """Draw views until one turns out as `intent` beside `query`; the last one if none does.
+    """Sample views until one has the grade `intent` relative to `query`; otherwise the last one.
 
-    Returns the view, what it shows, and the degrees between its line of sight and the query's. Without a
-    query the view is measured against the front's normal.
+    Returns the view, what it shows, and the angle in degrees between its line of sight and the query's. Without a
+    query, the angle is to the front's normal.
     """
     straight = query or Camera((0.0, -60.0, building.height / 2), building.centre, 1.0, 1, 1)
     corners = np.concatenate([surface.plane.corners() for surface in building.surfaces])
@@ -91,7 +91,7 @@ def wanted_view(
         view = sample_view(rng, building, props, intent, width, height)
         sight, angle = look(view, building), view_angle(view.camera, straight, building.centre)
         tries += 1
-        # No corner may lie beside or behind the camera.
+        # All corners must be in front of the camera.
         whole = (project(view.camera, corners)[1] > NEAREST).all()
         if (whole and grade(sight.share, sight.size, angle) == wanted) or tries == MAX_TRIES:
             return view, sight, angle
@@ -100,7 +100,7 @@ def wanted_view(
 def sample_view(
     rng: np.random.Generator, building: Building | None, props: Props, intent: Intent, width: int, height: int
 ) -> View:
-    """Draw a view meant as `intent`; without a building, a street. Geometry decides afterwards what it is."""
+    """Sample a view intended as `intent`; without a building, a street. Its grade follows from the geometry."""
     stance = _stance(rng, intent)
     extent = (building.width, building.depth, building.top) if building else (30.0, 8.0, 12.0)
     if rng.random() < (0.6 if extent[2] > 1.1 * extent[0] else 0.08):
@@ -115,7 +115,7 @@ def sample_view(
 
 @dataclass(frozen=True)
 class _Stance:
-    """Azimuth in degrees from the front's normal, share of the picture to fill, aim off centre, occluders."""
+    """Azimuth in degrees from the front's normal, share of the picture to fill, offset of the aim, occluders."""
 
     azimuth: float
     fill: float
@@ -131,7 +131,7 @@ def _stance(rng: np.random.Generator, intent: Intent) -> _Stance:
     if intent == "easy":
         trees, small = int(rng.integers(0, 2)), int(rng.integers(0, 5))
         return _Stance(side * rng.uniform(0, 40), rng.uniform(0.7, 1.05), 0.07, trees, small)
-    # All are drawn and one is taken.
+    # All are sampled, and one is chosen.
     if intent == "hard":
         return (
             _Stance(side * rng.uniform(36, 60), rng.uniform(0.75, 1.1), 0.1, int(rng.integers(0, 2)), 3),
@@ -200,12 +200,12 @@ def _shoot_distractors(job: Job, props: Props) -> list[Shot]:
 
 
 def _rng(seed: int, *key: int) -> np.random.Generator:
-    """A generator for one thing. The key is padded, as a seed sequence ignores trailing zeros."""
+    """A generator for a key, which is padded, since a seed sequence ignores trailing zeros."""
     return np.random.default_rng([seed, *key, *[0] * (4 - len(key)), 1])
 
 
 def _name(seed: int, *key: int) -> str:
-    """A 16-hex name that tells nothing about what is in the picture."""
+    """A name of 16 hexadecimal digits that reveals nothing about the picture."""
     return sha256("/".join(map(str, (seed, *key))).encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""What stands around a landmark: plain neighbours, trees, passers-by, cars and lamps, as upright figures."""
+"""The surroundings of a landmark: plain neighbours, trees, passers-by, cars and lamps, as upright figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dolglab.demo_world.paint import Panel, blank, fill_box, fill_circle, fill_p
 
 @dataclass(frozen=True)
 class Props:
-    """The figures all pictures of a world choose from, so that none betrays a landmark."""
+    """The figures for all pictures of a world, so that none identifies a landmark."""
 
     houses: tuple[Panel, ...]
     trees: tuple[Panel, ...]
@@ -28,7 +28,7 @@ class Props:
 
 @lru_cache(maxsize=1)
 def make_props(seed: int) -> Props:
-    """All figures of the world with this seed; kept, as a process asks for the same ones with every job."""
+    """All figures of the world with this seed; cached, since all jobs of a process use the same ones."""
     rng = np.random.default_rng([seed, 9, 0, 0, 0])
     return Props(
         houses=tuple(_house(rng) for _ in range(14)),
@@ -40,7 +40,7 @@ def make_props(seed: int) -> Props:
 
 
 def street(rng: np.random.Generator, props: Props) -> list[Sprite]:
-    """A row of houses or of trees where a landmark would stand."""
+    """A row of houses or trees in place of a landmark."""
     pool = props.houses if rng.random() < 0.7 else props.trees
     sprites, across = [], -40.0
     while across < 40:
@@ -52,7 +52,7 @@ def street(rng: np.random.Generator, props: Props) -> list[Sprite]:
 
 
 def apparent_width(extent: Point, azimuth: float) -> float:
-    """Metres across a box, of width, depth and height, that is seen from so many degrees beside its front's normal."""
+    """Apparent width in metres of a box (width, depth, height) at an azimuth in degrees from its front's normal."""
     angle = np.radians(azimuth)
     return float(abs(np.cos(angle)) * extent[0] + abs(np.sin(angle)) * extent[1])
 
@@ -83,7 +83,7 @@ def neighbours(rng: np.random.Generator, camera: Camera, props: Props, extent: P
 def occluders(
     rng: np.random.Generator, camera: Camera, props: Props, extent: Point, trees: int, small: int
 ) -> list[Sprite]:
-    """Trees before such a landmark, and `small` passers-by, cars and lamps."""
+    """Trees in front of the landmark, and `small` passers-by, cars and lamps."""
     eye = np.array(camera.position[:2])
     distance, forward, right = _towards(camera, camera.target[:2])
     sprites = []
@@ -112,7 +112,7 @@ def _stand(figure: Panel, spot: Array, size: float) -> Sprite:
 
 
 def _towards(camera: Camera, spot: tuple[float, float]) -> tuple[float, Array, Array]:
-    """Metres on the ground from the camera to a spot, and unit vectors, (2,), forward to it and to its right."""
+    """Ground distance in metres from the camera to a point, and unit vectors, (2,), towards it and to its right."""
     line = np.array(spot) - np.array(camera.position[:2])
     distance = float(np.linalg.norm(line))
     forward = line / distance

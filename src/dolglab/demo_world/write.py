@@ -24,7 +24,7 @@ from dolglab.io import atomic_path
 
 FORMAT, RECORD = 1, "world.json"
 GLDV2_CLASSES = 203_094
-# Smallest sizes; 1 of those that are not here.
+# Smallest sizes; 1 for all others.
 MINIMUM = {"seed": 0, "validation_distractors": 0, "test_distractors": 0, "width": 64, "height": 64}
 DISTRACTORS_PER_JOB = 10
 # The contact sheet: sizes in pixels, colours, and the views below each query.
@@ -61,13 +61,13 @@ def write_world(
 ) -> Path:
     """Draw a world of landmarks into `root` and return its path.
 
-    Families are sets of `siblings` look-alike landmarks; training, validation and test share none. Every
-    landmark has `train_views` training pictures, or one query and `gallery_views` gallery pictures of `width`
-    by `height` pixels, some upright. The files depend on the seed and the sizes, not on `workers`.
+    A family is a set of `siblings` look-alike landmarks; training, validation and test have different families. A
+    landmark has `train_views` training pictures, or one query and `gallery_views` gallery pictures, of `width` by
+    `height` pixels, some in portrait format. The files depend on the seed and the sizes, not on `workers`.
 
-    Raises UserError for sizes that make no sense, and when `root` holds anything but this very world.
+    Raises UserError for sizes that are too small, and if `root` contains anything other than this world.
     """
-    # What all but these two arguments say decides what is drawn, and is kept beside it.
+    # All other arguments determine the pictures, and are stored with them.
     sizes: dict[str, int] = {name: value for name, value in locals().items() if name not in ("root", "workers")}
     root = Path(root)
     for name, value in {**sizes, "workers": workers}.items():
@@ -75,7 +75,7 @@ def write_world(
             raise UserError(f"{name} must be at least {MINIMUM.get(name, 1)}, not {value}")
     record = {"demo_world": FORMAT, **sizes}
     if _is_this_world(root, record):
-        print(f"{root} already holds this world")
+        print(f"{root} already contains this world")
         return root
     with atomic_path(root) as folder:
         folder.mkdir()
@@ -90,20 +90,20 @@ def _is_this_world(root: Path, record: dict[str, int]) -> bool:
         return False
     try:
         same = json.loads((root / RECORD).read_text()) == record
-        wrong = "" if same else f"{root} is a demo world of other sizes"
+        wrong = "" if same else f"{root} is a demo world with other settings"
     except OSError:
         wrong = f"{root} exists and is not a demo world"
     except ValueError:
         wrong = f"{root / RECORD} is not readable"
     if wrong:
-        raise UserError(f"{wrong}: name another root, or delete this one yourself")
+        raise UserError(f"{wrong}: use another root, or delete this one")
     return True
 
 
 def _write(folder: Path, sizes: dict[str, int], workers: int) -> str:
     jobs = list(_jobs(folder, sizes))
     shots: dict[str, list[Shot]] = defaultdict(list)
-    # In worker processes OpenCV takes no threads of its own.
+    # OpenCV must not start threads in worker processes.
     drawn = process_map(shoot, jobs, workers, "drawing", partial(cv2.setNumThreads, 1), unit="photos")
     for job, some in zip(jobs, drawn, strict=True):
         shots[job.split].extend(some)
@@ -175,8 +175,8 @@ def contact_sheet(
 ) -> Path:
     """Draw look-alike siblings side by side, each with its query, its box, and graded gallery views.
 
-    Takes `families` families from `first_family` on and up to `columns` siblings of each, saves a JPEG 1200 pixels wide
-    at `out` and returns its path. Raises UserError when `root` holds no demo world, or no such family.
+    Draws `families` families from `first_family` on, with up to `columns` siblings each, to a JPEG 1200 pixels wide at
+    `out`, and returns its path. Raises UserError if `root` is not a demo world, or has no such family.
     """
     root, out = Path(root), Path(out)
     try:
@@ -189,7 +189,7 @@ def contact_sheet(
         groups[family_of[name]].append(query)
     chosen = sorted(groups)[first_family : first_family + families]
     if not chosen:
-        raise UserError(f"{root} has {len(groups)} {split} families: first_family={first_family} is beyond them")
+        raise UserError(f"{root} has only {len(groups)} {split} families: reduce first_family={first_family}")
     blocks = [_block(root / split / "jpg", truth, groups[family][:columns], columns) for family in chosen]
     header, label = 96, 30
     height = header + sum(block.height + label + GAP for block in blocks) + MARGIN
@@ -211,7 +211,7 @@ def contact_sheet(
 
 
 def _block(folder: Path, truth: RevisitedLists, queries: list[int], columns: int) -> Image.Image:
-    """A family's siblings side by side: each one's query, and below it graded views of it."""
+    """The siblings of a family side by side: the query of each, and graded views below it."""
     wide = (WIDTH - 2 * MARGIN - (columns - 1) * 2 * GAP) // columns
     small, tall = (wide - 2 * GAP) // 3, wide * 3 // 4
     block = Image.new("RGB", (WIDTH - 2 * MARGIN, tall + 2 * (small + GAP)), PAPER)
@@ -230,7 +230,7 @@ def _block(folder: Path, truth: RevisitedLists, queries: list[int], columns: int
 
 
 def _tile(path: Path, size: tuple[int, int], kind: str, box: list[float] | None = None) -> Image.Image:
-    """A picture in its coloured border, in the middle of a tile."""
+    """A picture with a coloured border, in the middle of a tile."""
     with Image.open(path) as file:
         picture = file.convert("RGB")
     room = size[0] - 2 * BORDER, size[1] - 2 * BORDER

@@ -1,4 +1,4 @@
-"""A codebook of visual words for local descriptors: sampling, PCA, k-means, and the file that keeps it.
+"""A codebook of visual words for local descriptors: sampling, PCA, k-means, and its file.
 
 faiss and safetensors are imported only where they are used.
 """
@@ -19,17 +19,17 @@ from dolglab.contracts import FloatArray, IntArray
 from dolglab.errors import UserError
 from dolglab.io import write_bytes
 
-# Words chosen by the number of descriptors: a power of two, this many descriptors a word at least.
+# Automatic number of words: at least this many descriptors per word.
 FEATURES_A_WORD, MOST_WORDS = 40, 65_536
-# Rows worked on at a time, where a float64 or projected copy of all of them would be large.
+# Rows processed at a time, since a float64 or projected copy of all rows would be large.
 ROWS_AT_ONCE = 8192
-# The key of a file's metadata that says it is a codebook.
+# The metadata key that marks a file as a codebook.
 METADATA_KEY = "asmk_codebook"
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a codebook was learned on: the set's name and digest, descriptors, k-means iterations, and the seed."""
+    """How a codebook was learned: name and digest of the data set, number of descriptors, k-means iterations, seed."""
 
     name: str
     digest: str
@@ -40,7 +40,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Codebook:
-    """Visual words: `centroids` (words, dim), after PCA by `mean` (D,) and `projection` (D, dim) where there is one."""
+    """Visual words: `centroids` (words, dim), after PCA with `mean` (D,) and `projection` (D, dim), unless None."""
 
     centroids: FloatArray
     mean: FloatArray | None
@@ -58,11 +58,11 @@ class Codebook:
 
     @property
     def input_dim(self) -> int:
-        """Dimensions of the descriptors it is for."""
+        """Dimensions of the input descriptors."""
         return self.dim if self.projection is None else len(self.projection)
 
     def reduce(self, rows: NDArray[np.floating]) -> FloatArray:
-        """Descriptors (n, D) to (n, dim) float32: as they are, or by PCA and L2-normalised."""
+        """Descriptors (n, D) to (n, dim) float32: unchanged, or after PCA and L2-normalised."""
         if self.mean is None or self.projection is None:
             return np.ascontiguousarray(rows, np.float32)
         return project(rows, self.mean, self.projection)
@@ -80,7 +80,7 @@ class Codebook:
         return index
 
     def save(self, path: str | Path) -> Path:
-        """Write it as safetensors, with its origin as metadata."""
+        """Write the codebook as safetensors, with its origin as metadata."""
         from safetensors.numpy import save
 
         tensors = {"centroids": self.centroids}
@@ -90,7 +90,7 @@ class Codebook:
 
 
 def load_codebook(path: str | Path) -> Codebook:
-    """What `Codebook.save` wrote. Raises UserError when it is not there, damaged, or something else."""
+    """Read a file of `Codebook.save`. Raises UserError if it is missing, damaged, or another kind of file."""
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
@@ -100,27 +100,27 @@ def load_codebook(path: str | Path) -> Codebook:
             tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
             origin = Origin(**json.loads((stored.metadata() or {})[METADATA_KEY]))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no codebook of ours, or is damaged ({type(error).__name__})") from error
+        raise UserError(f"{path} is not a codebook, or is damaged ({type(error).__name__})") from error
     mean, projection = tensors.get("mean"), tensors.get("projection")
     centroids = tensors.get("centroids", np.empty(0, np.float32))
     sound = centroids.ndim == 2 and centroids.size > 0 and (mean is None) == (projection is None)
     if mean is not None and projection is not None:
         sound = sound and mean.ndim == 1 and projection.shape == (len(mean), centroids.shape[1])
     if not sound or not all(value.dtype == np.float32 and np.isfinite(value).all() for value in tensors.values()):
-        raise UserError(f"{path} is damaged: its arrays do not fit together or are not finite")
+        raise UserError(f"{path} is damaged: its arrays are inconsistent or not finite")
     return Codebook(centroids, mean, projection, origin)
 
 
 def learn_codebook(
     rows: NDArray[np.floating], words: int | None, dim: int, iterations: int, seed: int, name: str, digest: str
 ) -> Codebook:
-    """PCA to `dim` where descriptors (n, D) have more dimensions, then k-means.
+    """PCA to `dim` if descriptors (n, D) have more dimensions, then k-means.
 
     Args:
-        rows: a sample of the descriptors of the set `name`.
-        words: how many words; None for as many as `automatic_words` finds.
+        rows: a sample of the descriptors of the data set `name`.
+        words: number of words; None for `automatic_words`.
 
-    Raises UserError for too few descriptors for the words asked for or for PCA.
+    Raises UserError if there are too few descriptors for the words or for PCA.
     """
     if words is not None and words > len(rows):
         raise UserError(
@@ -142,7 +142,7 @@ def learn_codebook(
 
 
 def automatic_words(features: int) -> int:
-    """A power of two, at most 65,536, that leaves at least 40 descriptors a word (or 1).
+    """The largest power of two, at most 65,536, with at least 40 descriptors per word (at least 1).
 
     >>> automatic_words(1000)
     16
@@ -151,10 +151,10 @@ def automatic_words(features: int) -> int:
 
 
 def sample(arrays: Iterable[NDArray[np.floating]], limit: int, seed: int) -> NDArray[np.floating]:
-    """At most `limit` rows of a stream of (n, D) arrays, each row as likely as any other (Vitter's algorithm R).
+    """A uniform sample of at most `limit` rows of a stream of (n, D) arrays (Vitter's algorithm R).
 
-    Memory grows with the rows kept, in the dtype they come in.
-    Raises UserError for rows of several lengths, or none at all.
+    Memory is that of the sampled rows, in their own dtype.
+    Raises UserError for rows of different lengths, and if there are none.
     """
     rng = np.random.default_rng(seed)
     parts: list[NDArray[np.floating]] = []
@@ -163,7 +163,7 @@ def sample(arrays: Iterable[NDArray[np.floating]], limit: int, seed: int) -> NDA
         if not len(rows):
             continue
         if parts and rows.shape[1] != parts[0].shape[1]:
-            raise UserError(f"local descriptors have {parts[0].shape[1]} dimensions, and then {rows.shape[1]}")
+            raise UserError(f"local descriptors have different dimensions: {parts[0].shape[1]} and {rows.shape[1]}")
         head = rows[: max(0, limit - seen)]
         if len(head):
             parts.append(np.array(head))
@@ -192,16 +192,16 @@ def pca(rows: NDArray[np.floating], dim: int) -> tuple[FloatArray, FloatArray]:
 
 
 def project(rows: NDArray[np.floating], mean: FloatArray, projection: FloatArray) -> FloatArray:
-    """Rows (n, D) on principal directions, L2-normalised, (n, dim) float32; a row at the mean stays 0."""
+    """Project rows (n, D) and L2-normalise them, (n, dim) float32; a row equal to the mean becomes 0."""
     reduced = (rows.astype(np.float32) - mean) @ projection
     return reduced / np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), 1e-12)
 
 
 def kmeans(points: FloatArray, words: int, iterations: int, seed: int) -> FloatArray:
-    """Centroids (words, dim) of (n, dim) points, n at least `words`, by faiss; the seed draws the first ones."""
+    """Centroids (words, dim) of (n, dim) points, n >= words, with faiss; the seed selects the initial ones."""
     import faiss
 
-    # Every point counts, and faiss has nothing to warn of on stderr.
+    # Use every point, and prevent warnings of faiss on stderr.
     limits = {"min_points_per_centroid": 1, "max_points_per_centroid": len(points)}
     means = faiss.Kmeans(points.shape[1], words, niter=iterations, seed=seed, **limits)
     means.train(points)

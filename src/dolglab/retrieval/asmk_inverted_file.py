@@ -1,7 +1,7 @@
-"""Aggregated residuals of images, in a list for each visual word, searched by the package asmk.
+"""Aggregated residuals of images, in one list per visual word, searched by the package asmk.
 
-The package fills its own inverted file by a Python loop over every entry; here it is filled by sorting, and the package
-gets each list as a slice. asmk is imported only where it is used.
+The package fills its inverted file in a Python loop over every entry; here entries are sorted, and the package receives
+each list as a slice. asmk is imported only where it is used.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from dolglab.contracts import FloatArray, IntArray
 
-# Descriptors aggregated together: enough for fast products with the centroids, a few dozen MB.
+# Descriptors aggregated at a time: enough for fast products with the centroids, a few dozen MB.
 FEATURES_AT_ONCE = 32_768
 
 
 class Entries(NamedTuple):
-    """One aggregated vector (or its packed signs) for each image and word: positions, words, (n, width) vectors."""
+    """An aggregated vector (or its packed signs) for each image and word: positions, words, (n, width) vectors."""
 
     images: NDArray[np.integer]
     words: NDArray[np.integer]
@@ -28,14 +28,14 @@ class Entries(NamedTuple):
 
 
 def aggregate(rows: FloatArray, owners: IntArray, words: IntArray, centroids: FloatArray, binary: bool) -> Entries:
-    """Sums of residuals per image and word, by image, then word (Tolias et al., ICCV 2013); encoded (see `encode`).
+    """Encoded sums of residuals, sorted by image, then word (Tolias et al., ICCV 2013; see `encode`).
 
     Args:
         rows: (n, D) descriptors, n > 0.
-        owners: (n,) the image of each.
-        words: (n, k) the words of each.
+        owners: (n,) the image of each descriptor.
+        words: (n, k) the words of each descriptor.
         centroids: (words, D).
-        binary: whether signs are kept.
+        binary: keep only signs.
     """
     assigned = words.shape[1]
     key = np.repeat(owners, assigned) * len(centroids) + words.ravel()
@@ -48,9 +48,9 @@ def aggregate(rows: FloatArray, owners: IntArray, words: IntArray, centroids: Fl
 
 
 def run_sums(rows: FloatArray, first: IntArray) -> FloatArray:
-    """Sums of the runs of rows that begin at `first`, each from its first row to its last.
+    """Sums of the runs of rows that begin at `first`, added in order.
 
-    Most runs are short, and `np.add.reduceat` takes many times longer over these.
+    Most runs are short, for which `np.add.reduceat` is many times slower.
 
     >>> run_sums(np.array([[1.0], [2.0], [5.0]], np.float32), np.array([0, 2])).tolist()
     [[3.0], [5.0]]
@@ -67,7 +67,7 @@ def run_sums(rows: FloatArray, first: IntArray) -> FloatArray:
 
 
 def batches(images: Iterable[tuple[int, FloatArray]], features_at_once: int) -> Iterator[tuple[FloatArray, IntArray]]:
-    """Descriptors of successive images together, so many or a few more, and which image each is of."""
+    """Descriptors of successive images in batches of at least `features_at_once`, with the image of each."""
     rows: list[FloatArray] = []
     owners: list[IntArray] = []
     held = 0
@@ -85,7 +85,7 @@ def batches(images: Iterable[tuple[int, FloatArray]], features_at_once: int) -> 
 
 
 def encode(sums: FloatArray, binary: bool) -> FloatArray | NDArray[np.uint32]:
-    """What the package compares: signs packed into uint32 (n, D / 32), or L2-normalised vectors (n, D)."""
+    """The vectors to compare: signs packed into uint32 (n, D / 32), or L2-normalised vectors (n, D)."""
     if binary:
         from asmk.hamming import binarize_and_pack_2D
 
@@ -96,14 +96,14 @@ def encode(sums: FloatArray, binary: bool) -> FloatArray | NDArray[np.uint32]:
 
 
 class InvertedFile:
-    """For each word, the images that have it and their vectors.
+    """For each word, the images with it and their vectors.
 
     Args:
-        parts: entries in any order, an image and word at most once in all.
+        parts: entries in any order, with at most one entry per image and word.
         words: size of the codebook.
-        width: columns of the vectors.
-        binary, alpha, threshold: the package's kernel: similarities u = 1 - 2 hamming / bits (or cosines) that reach
-            the threshold count u^alpha, others nothing.
+        width: number of columns of the vectors.
+        binary, alpha, threshold: the package's kernel: a similarity u = 1 - 2 hamming / bits (or cosine) of at least
+            the threshold counts as u^alpha, others as 0.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class InvertedFile:
     def scores(self, words: NDArray[np.integer], vectors: FloatArray | NDArray[np.uint32]) -> FloatArray:
         """The score of each image for a query's words and vectors, (count,).
 
-        The sum over common words, over the square root of both images' numbers of words; 0 where no word counts.
+        This is the sum over common words, divided by the square roots of both images' numbers of words.
         """
         scores = np.zeros(self.count, np.float32)
         if len(words):
@@ -146,7 +146,7 @@ class InvertedFile:
 def sorted_by_word(
     parts: Iterable[Entries], words: int, width: int, dtype: np.dtype
 ) -> tuple[NDArray[np.int32], NDArray, IntArray]:
-    """Images (n,) and vectors (n, width) of all parts by word, and where each word's begin, (words + 1,)."""
+    """Images (n,) and vectors (n, width) of all parts, sorted by word, and the start of each word, (words + 1,)."""
     held, counts = [], np.zeros(words, np.int64)
     for part in parts:
         held.append(part._replace(images=part.images.astype(np.int32), words=part.words.astype(np.int32)))
@@ -154,7 +154,7 @@ def sorted_by_word(
     starts = np.concatenate([[0], np.cumsum(counts)])
     images, vectors = np.empty(starts[-1], np.int32), np.empty((starts[-1], width), dtype)
     free = starts[:-1].copy()
-    # From the back, so that what has found its place makes room at once.
+    # From the end, so that the memory of each part is freed at once.
     while held:
         part = held.pop()
         order = np.argsort(part.words, kind="stable")
@@ -166,7 +166,7 @@ def sorted_by_word(
 
 
 class _WordLists:
-    """One list a word, cut from rows sorted by word when asked for: no object is held for each word."""
+    """The list of each word as a slice of sorted rows, made on access, so that there is no object per word."""
 
     def __init__(self, rows: NDArray, starts: IntArray) -> None:
         self.rows = rows

@@ -1,4 +1,4 @@
-"""The approximate indexes: lists around centroids, codes of descriptors, and a graph of neighbours, all by faiss.
+"""Approximate indexes with faiss: lists around centroids, codes of descriptors, and a graph of neighbours.
 
 Inverted files and product quantisation: Jegou, Douze and Schmid (TPAMI 2011); rotations for it (OPQ): Ge et al. (CVPR
 2013); the graph (HNSW): Malkov and Yashunin (TPAMI 2020).
@@ -17,21 +17,21 @@ from dolglab.contracts import FloatArray
 from dolglab.errors import UserError
 from dolglab.retrieval.index import Index
 
-# Bits of each part of a code. Some of faiss's tables are for multiples of 8 centroids, so 1 and 2 bits cannot be
-# searched; beyond 12, a part has more centroids than a training sample should be asked for.
+# Bits of each part of a code. Some of faiss's tables need multiples of 8 centroids, so 1 and 2 bits cannot be searched;
+# beyond 12, a part has too many centroids for a training sample.
 BITS = range(4, 13)
-# Of a number of lists that is found automatically, each has so many training rows at least: faiss's own measure.
+# Least training rows per list for an automatic number of lists: faiss's own recommendation.
 ROWS_PER_LIST = 39
 
 
 class TrainedIndex(Index):
-    """An index that learns from a sample of the gallery before it takes all of it.
+    """An index that is trained on a sample of the gallery before all of it is added.
 
     Attributes:
-        training_sample: descriptors drawn for training.
+        training_sample: number of descriptors sampled for training.
         iterations: of k-means.
-        seed: of the drawing and of k-means.
-        depth: how many answers an evaluation asks for.
+        seed: of sampling and k-means.
+        depth: number of answers that an evaluation requests.
 
     Raises UserError for a setting below 1 (a seed below 0).
     """
@@ -45,21 +45,21 @@ class TrainedIndex(Index):
         self._check_whole(0, "seed")
 
     def _training_rows(self, descriptors: FloatArray) -> FloatArray:
-        """The sample, drawn without repetition and in gallery order; all descriptors where there are no more."""
+        """The sample, without replacement and in gallery order; all descriptors if there are no more."""
         if self.training_sample < len(descriptors):
             drawn = np.random.default_rng(self.seed).choice(len(descriptors), self.training_sample, replace=False)
             descriptors = descriptors[np.sort(drawn)]
         return np.ascontiguousarray(descriptors, np.float32)
 
     def _set_clustering(self, parameters: Any, rows: int) -> None:
-        """Have faiss's k-means use every row, for so many iterations, and print nothing about how many there are."""
+        """Let faiss's k-means use every row, with the iterations and the seed, and without warnings about few rows."""
         parameters.niter = self.iterations
         parameters.seed = self.seed
         parameters.min_points_per_centroid = 1
         parameters.max_points_per_centroid = max(1, rows)
 
     def _train(self, index: Any, rows: FloatArray, descriptors: FloatArray, rows_at_once: int) -> Any:
-        """The index after training, with the gallery added without a copy of the whole."""
+        """Train the index, and add the gallery in parts."""
         index.train(rows)
         for start in range(0, len(descriptors), rows_at_once):
             index.add(np.ascontiguousarray(descriptors[start : start + rows_at_once], np.float32))
@@ -67,12 +67,12 @@ class TrainedIndex(Index):
 
 
 class CodedIndex(TrainedIndex):
-    """An index that keeps a code of each descriptor.
+    """An index with a code of each descriptor.
 
     Attributes:
-        code_bytes: bytes of a code.
-        bits: bits of each part of a code, 4 to 12; there are 8 * code_bytes / bits parts, which must divide the
-            descriptor.
+        code_bytes: bytes per code.
+        bits: bits per part of a code, 4 to 12. The number of parts, 8 * code_bytes / bits, must divide the length of
+            the descriptor.
     """
 
     code_bytes: int
@@ -82,36 +82,36 @@ class CodedIndex(TrainedIndex):
         super().__post_init__()
         self._check_whole(1, "code_bytes")
         if self.bits not in BITS:
-            raise UserError(f"index.bits must lie in {BITS[0]} to {BITS[-1]}, not {self.bits}")
+            raise UserError(f"index.bits must be from {BITS[0]} to {BITS[-1]}, not {self.bits}")
 
     def _code_parts(self, dim: int, rows: int) -> int:
-        """Into how many parts product quantisation cuts a descriptor.
+        """The number of parts into which product quantisation divides a descriptor.
 
-        Raises UserError where they do not divide it, or the rows are fewer than the centroids of a part.
+        Raises UserError if they do not divide it, or if there are fewer rows than centroids per part.
         """
         parts, rest = divmod(8 * self.code_bytes, self.bits)
         if rest or dim % parts:
             raise UserError(
-                f"{self.kind}: codes of {self.code_bytes} bytes, {self.bits} bits a part, do not cut descriptors of "
+                f"{self.kind}: codes of {self.code_bytes} bytes with {self.bits} bits per part do not divide "
                 f"{dim} values evenly: choose index.code_bytes so that 8 * code_bytes / bits divides {dim}"
             )
         if rows < 2**self.bits:
             raise UserError(
-                f"{self.kind}: codes of {self.bits} bits a part are trained on at least {2**self.bits} descriptors, "
-                f"here are {rows}: use index=flat, or lower index.bits"
+                f"{self.kind}: codes with {self.bits} bits per part need at least {2**self.bits} training descriptors, "
+                f"not {rows}: use index=flat, or reduce index.bits"
             )
         return parts
 
 
 @dataclass(eq=False)
 class InvertedIndex(TrainedIndex):
-    """An index whose gallery is parted into lists by k-means.
+    """An index whose gallery is divided into lists by k-means.
 
     Args:
-        lists: how many; None for the square root of the gallery's size, fewer where the training sample is small.
-        probes: lists looked into for each query; at least as many as there are lists look into all.
+        lists: number of lists; None for the square root of the gallery's size, or fewer for a small training sample.
+        probes: number of lists searched per query.
 
-    The others are those of `TrainedIndex`.
+    The other arguments are those of `TrainedIndex`.
     """
 
     build_settings = ("lists", "training_sample", "iterations", "seed")
@@ -138,17 +138,17 @@ class InvertedIndex(TrainedIndex):
             return max(1, min(round(math.sqrt(images)), rows // ROWS_PER_LIST))
         if self.lists > rows:
             raise UserError(
-                f"{self.kind}: {self.lists} lists cannot be trained on {rows} descriptors: lower index.lists, or give "
-                "none (null) for a number that fits"
+                f"{self.kind}: {self.lists} lists cannot be trained on {rows} descriptors: reduce index.lists, or use "
+                "null for an automatic number"
             )
         return self.lists
 
     @abstractmethod
     def _untrained(self, dim: int, lists: int, rows: int) -> Any:
-        """The faiss index before training on so many rows."""
+        """The untrained faiss index."""
 
     def _memory_bytes(self, index: Any) -> int:
-        # Beside its code each entry has its position, 8 bytes.
+        # Each entry has its code and its position, 8 bytes.
         return (index.code_size + 8) * index.ntotal + 4 * index.d * index.nlist
 
     def _search_parameters(self, index: Any, selector: Any) -> Any:
@@ -159,7 +159,7 @@ class InvertedIndex(TrainedIndex):
 
 
 class IVFFlatIndex(InvertedIndex):
-    """Inverted file over whole descriptors: exact in the lists that it looks into. For arguments see InvertedIndex."""
+    """Inverted file over whole descriptors: exact in the lists that are searched. For arguments see InvertedIndex."""
 
     kind = "ivf_flat"
     faiss_class = "IndexIVFFlat"
@@ -172,9 +172,9 @@ class IVFFlatIndex(InvertedIndex):
 
 @dataclass(eq=False)
 class IVFPQIndex(InvertedIndex, CodedIndex):
-    """Inverted file over codes of what a descriptor differs by from its list's centroid.
+    """Inverted file over codes of the residual between a descriptor and the centroid of its list.
 
-    Arguments are those of `InvertedIndex`, then those of `CodedIndex`.
+    The arguments are those of `InvertedIndex` and `CodedIndex`.
     """
 
     kind = "ivf_pq"
@@ -199,10 +199,10 @@ class IVFPQIndex(InvertedIndex, CodedIndex):
 
 @dataclass(eq=False)
 class OPQIndex(CodedIndex):
-    """Codes of rotated descriptors; the rotation spreads what they differ by evenly over the parts of a code.
+    """Codes of rotated descriptors; the rotation distributes their variance evenly over the parts of a code.
 
-    Arguments are those of `CodedIndex`. `iterations` are those of the rotation, each with 4 of k-means (the first with
-    40), and of the last k-means.
+    The arguments are those of `CodedIndex`. `iterations` is the number for the rotation, each with 4 of k-means (the
+    first with 40), and for the final k-means.
     """
 
     kind = "opq_pq"
@@ -222,17 +222,17 @@ class OPQIndex(CodedIndex):
         dim = descriptors.shape[1]
         rows = self._training_rows(descriptors)
         parts = self._code_parts(dim, len(rows))
-        # faiss writes beyond its memory here, and the process ends (its issue 2637).
+        # faiss would write out of bounds here and crash (its issue 2637).
         if len(rows) < dim:
             raise UserError(
-                f"{self.kind}: a rotation of {dim} values is learned on at least as many descriptors, here are "
-                f"{len(rows)}: use index=flat, or raise index.training_sample"
+                f"{self.kind}: a rotation of {dim} values needs at least as many training descriptors, not "
+                f"{len(rows)}: use index=flat, or increase index.training_sample"
             )
         codes = faiss.IndexPQ(dim, parts, self.bits, faiss.METRIC_INNER_PRODUCT)
         rotation = faiss.OPQMatrix(dim, parts)
         rotation.niter = self.iterations
         rotation.max_train_points = len(rows)
-        # Its own code book would have 8 bits a part, and warn of few rows.
+        # The default code book would have 8 bits per part, and warn about few rows.
         rotation.pq = book = faiss.ProductQuantizer(dim, parts, self.bits)
         for quantizer in (codes.pq, book):
             self._set_clustering(quantizer.cp, len(rows))
@@ -252,15 +252,15 @@ class OPQIndex(CodedIndex):
 
 @dataclass(eq=False)
 class HNSWIndex(Index):
-    """A hierarchical navigable small-world graph over whole descriptors: the scores are exact, answers can be missing.
+    """A hierarchical navigable small-world graph over whole descriptors: exact scores, but answers can be missing.
 
     Args:
-        m: links of each descriptor and level; twice as many on the lowest.
-        ef_construction: candidates kept while a descriptor is linked; more make a better graph, more slowly.
-        ef_search: candidates kept while a query is answered; never fewer than the answers asked for.
-        depth: how many answers an evaluation asks for.
+        m: links per descriptor and level; twice as many on the lowest level.
+        ef_construction: candidates while linking a descriptor; more make a better graph, but more slowly.
+        ef_search: candidates during a search; never fewer than the requested answers.
+        depth: number of answers that an evaluation requests.
 
-    The graph is made by one thread: with more, it would be another each time.
+    The graph is built by one thread, since it would not be reproducible with several.
 
     Raises UserError for a setting below 1 (m below 2).
     """

@@ -1,8 +1,8 @@
-"""What every faiss index over a gallery's descriptors does, and the exact one; for the others see `faiss_indexes`.
+"""The common part of faiss indexes over a gallery's descriptors, and the exact one; see `faiss_indexes` for the others.
 
-On disk an index is the file that faiss writes, and a JSON beside it that says what it is. faiss trusts its files: cut
-short, a mapped one ends the process, and flipped bits give wrong answers. So the JSON knows the length and the digest,
-and is there only once the index is. faiss is imported only where an index is made, searched or read.
+On disk an index is a file written by faiss, and a JSON beside it that describes it. faiss trusts its files: a truncated
+mapped file crashes the process, and flipped bits give wrong answers. So the JSON has the length and the digest of the
+index, and is written after it. faiss is imported only where an index is built, searched or read.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from dolglab.contracts import BoolArray, FloatArray, IntArray
 from dolglab.errors import UserError
 from dolglab.io import atomic_path, sha256_of, write_text
 
-# Rows checked, or added to an index, at a time.
+# Rows checked or added at a time.
 ROWS_AT_ONCE = 65_536
-# Values of all queries together, for each thread, from which a matrix product is the faster way (faiss's own measure).
+# Number of values in all queries, per thread, from which a matrix product is faster.
 PRODUCT_FROM = 800
-# What the JSON beside an index says.
+# The keys of the JSON beside an index.
 FIELDS = {"kind", "settings", "dim", "count", "bytes", "sha256"}
 
 
 class Index(ABC):
-    """A gallery that can be searched by inner product, which is the cosine of L2-normalised descriptors.
+    """A gallery that can be searched by inner product, the cosine of L2-normalised descriptors.
 
     Attributes:
-        kind: the name of this kind of index in the configs and in its files.
+        kind: the name of this kind of index in configurations and files.
         faiss_class: the name of the class in faiss.
         exact: no answer is missing, and every score is the cosine.
-        build_settings: names of the attributes that decide what `build` makes.
-        depth: how many answers an evaluation asks of an approximate index; None of an exact one, for it has them all.
+        build_settings: names of the attributes that affect `build`.
+        depth: number of answers that an evaluation requests from an approximate index; None for all answers.
     """
 
     kind: ClassVar[str]
@@ -49,86 +49,87 @@ class Index(ABC):
     _mapped: bool = False
 
     def __len__(self) -> int:
-        """How many descriptors are indexed; 0 before `build` or `load`."""
+        """The number of indexed descriptors; 0 before `build` or `load`."""
         return 0 if self._index is None else int(self._index.ntotal)
 
     @property
     def settings(self) -> dict[str, int | None]:
-        """What was asked of `build`; an index that was built with anything else is another one."""
+        """The settings of `build`; an index that was built with other settings is refused by `load`."""
         return {name: getattr(self, name) for name in self.build_settings}
 
     @property
     def bytes_per_vector(self) -> float:
-        """Bytes in memory for each descriptor, with its share of what is common to all (centroids, rotations)."""
+        """Bytes in memory per descriptor, including its share of common data (centroids, rotations)."""
         return self._memory_bytes(self._built()) / max(1, len(self))
 
     def build(self, descriptors: FloatArray, rows_at_once: int = ROWS_AT_ONCE) -> None:
         """Index the gallery, (N, D) float32, L2-normalised; it may be memory-mapped, and is copied in parts.
 
-        The same descriptors give the same index. Raises UserError for NaN or infinite values and for a gallery too
-        small for what was asked.
+        The same descriptors give the same index. Raises UserError for NaN or infinite values, and for a gallery that is
+        too small for the settings.
         """
         _check_finite(descriptors, "gallery", rows_at_once)
         self._index = self._build(descriptors, rows_at_once)
         self._mapped = False
 
     def search(self, queries: FloatArray, k: int, allowed: BoolArray | None = None) -> tuple[FloatArray, IntArray]:
-        """Cosines and gallery positions, (Q, k) each, best first; equal cosines in gallery order.
+        """Cosines and gallery positions, (Q, k) each, best first; equal cosines are in gallery order.
 
-        Only `allowed` descriptors, (N,), are looked at, where that is given.
-        Where there is no k-th answer the cosine is -inf and the position -1. Kinds that store codes give the cosine
-        with what the code stands for. Raises UserError for NaN or infinite values, k below 1, and descriptors of
-        another size than the gallery's.
+        If `allowed`, (N,), is given, only these descriptors are searched. If there is no k-th answer, the cosine is
+        -inf and the position -1. Kinds that store codes return the cosine with the decoded descriptor. Raises UserError
+        for NaN or infinite values, for k below 1, and for descriptors of another size than the gallery's.
         """
         import faiss
 
         index, selector = self._built(), None
         _check_finite(queries, "query")
         if queries.shape[1] != index.d:
-            raise UserError(f"the queries have {queries.shape[1]} values each, the gallery's descriptors {index.d}")
+            raise UserError(
+                f"the queries have {queries.shape[1]} values each, but the gallery's descriptors have {index.d}"
+            )
         if k < 1:
-            raise UserError(f"at least one answer must be asked for, not {k}")
+            raise UserError(f"the number of answers must be at least 1, not {k}")
         scores = np.full((len(queries), k), -np.inf, np.float32)
         positions = np.full((len(queries), k), -1, np.int64)
         if allowed is not None:
-            # faiss keeps the array that it is given.
+            # faiss keeps a reference to the array.
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))  # pyright: ignore[reportCallIssue]
         if len(self):
             self._fill(np.ascontiguousarray(queries, np.float32), scores, positions, selector)
         return scores, positions
 
     def save(self, path: Path) -> None:
-        """Write the index to `path`, and what it is to `path`.json; folders are made as needed.
+        """Write the index to `path`, and its description to `path`.json; folders are created as needed.
 
-        Raises UserError for an index that is mapped, a name that faiss cannot take, a file that cannot be written.
+        Raises UserError for a mapped index, a name that faiss does not accept, and a file that cannot be written.
         """
         import faiss
 
         index, beside = self._built(), path.with_name(f"{path.name}.json")
         if self._mapped:
-            raise UserError(f"this index is mapped from its file: copy that file instead of saving it to {path}")
+            raise UserError(f"this index is mapped from a file: copy that file instead of saving it to {path}")
         about = {"kind": self.kind, "settings": self.settings, "dim": index.d, "count": len(self)}
         with atomic_path(path) as aside:
             name = _utf8(aside)
             try:
                 faiss.write_index(index, name)
             except RuntimeError as error:
-                raise UserError(f"{path} cannot be written: is there room on the disk?") from error
+                raise UserError(f"{path} cannot be written: is the disk full?") from error
             about |= {"bytes": aside.stat().st_size, "sha256": sha256_of(aside)}
-            # Whoever is stopped between these steps leaves no JSON that speaks of another index.
+            # If the process is stopped between these steps, no JSON of another index remains.
             beside.unlink(missing_ok=True)
         write_text(beside, json.dumps(about, indent=2) + "\n")
 
     def load(self, path: Path, mmap: bool = False, dim: int | None = None) -> None:
-        """Take the index that `save` wrote to `path`.
+        """Load the index that `save` wrote to `path`.
 
         Args:
-            mmap: leave vectors, codes and graph in the file and read what a search touches (every kind can, but for
-                codes that are packed for fast scan; the common part, centroids and code books, is read at once). Only
-                the file's length is checked then, not its content.
-            dim: length of the descriptors that it must index.
+            mmap: leave vectors, codes and graph in the file and read only what a search accesses (all kinds except
+                codes packed for fast scan; common data, such as centroids and code books, is read at once). Then only
+                the length of the file is checked, not its content.
+            dim: expected length of the descriptors.
 
-        Raises UserError for no such index, a damaged one, another kind, other settings, or descriptors of another size.
+        Raises UserError for an index that is missing or damaged, or of another kind, settings, or descriptor size.
         """
         import faiss
 
@@ -138,9 +139,9 @@ class Index(ABC):
             if path.stat().st_size != stored["bytes"] or not (mmap or sha256_of(path) == stored["sha256"]):
                 raise damaged
         except OSError as error:
-            # Another process took it away since its header was read.
+            # Another process deleted it after its header was read.
             raise UserError(f"{path} cannot be read: {error.strerror}") from error
-        # faiss maps the lists of inverted files by one flag, the vectors, codes and graphs of other kinds by another.
+        # faiss has one flag to map inverted lists, and another for the vectors, codes and graphs of other kinds.
         mapped = faiss.IO_FLAG_MMAP if self.kind.startswith("ivf") else faiss.IO_FLAG_MMAP_IFC
         name = _utf8(path)
         try:
@@ -155,25 +156,25 @@ class Index(ABC):
         self._index, self._mapped = index, mmap
 
     def _read_header(self, path: Path, dim: int | None) -> dict[str, Any]:
-        """The JSON beside an index. Raises UserError where there is none, or for another index than this one."""
+        """The JSON beside an index. Raises UserError if there is none, or if it does not match this index."""
         if not path.is_file():
-            raise UserError(f"{path}: there is no index: build one and save it there")
+            raise UserError(f"{path}: there is no index here: build one and save it")
         beside = path.with_name(f"{path.name}.json")
         try:
             stored = json.loads(beside.read_text())
         except OSError as error:
-            raise UserError(f"{beside} cannot be read, so the index was not saved whole: build it again") from error
+            raise UserError(f"{beside} cannot be read, so the index may be incomplete: build it again") from error
         except (ValueError, RecursionError):
             stored = None
         if not isinstance(stored, dict) or not isinstance(stored.get("settings"), dict) or FIELDS - stored.keys():
             raise UserError(f"{beside} is damaged: build the index again")
         if stored["kind"] != self.kind:
-            raise UserError(f"{path} is an index of the kind {stored['kind']}, not {self.kind}: ask for that one")
+            raise UserError(f"{path} is an index of the kind {stored['kind']}, not {self.kind}: use that kind")
         if dim not in (None, stored["dim"]):
             raise UserError(f"{path} indexes descriptors of {stored['dim']} values, not {dim}: build it again")
         had, asked = stored["settings"], self.settings
         if others := [f"{name}={had.get(name)}, not {asked[name]}" for name in asked if had.get(name) != asked[name]]:
-            raise UserError(f"{path} was built with {' and '.join(others)}: build it again or ask for the same")
+            raise UserError(f"{path} was built with {' and '.join(others)}: build it again or use the same settings")
         return stored
 
     def _built(self) -> Any:
@@ -183,22 +184,22 @@ class Index(ABC):
 
     @abstractmethod
     def _build(self, descriptors: FloatArray, rows_at_once: int) -> Any:
-        """The faiss index over these descriptors, which are finite."""
+        """Build the faiss index over these descriptors, which are finite."""
 
     @abstractmethod
     def _memory_bytes(self, index: Any) -> int:
-        """Bytes that the index takes in memory."""
+        """The size of the index in memory, in bytes."""
 
     def _is_whole(self, index: Any) -> bool:
-        """Whether what was read has the sizes that faiss takes it to have, where faiss does not look itself."""
+        """Whether arrays in the file have the sizes that faiss expects but does not check itself."""
         return True
 
     def _search(self, index: Any, queries: FloatArray, k: int, selector: Any) -> tuple[FloatArray, IntArray]:
-        """What faiss answers."""
+        """The answers of faiss."""
         return index.search(queries, k, params=self._search_parameters(index, selector))
 
     def _search_parameters(self, index: Any, selector: Any) -> Any:
-        """What replaces the index's own settings in a search, where something does."""
+        """faiss parameters that override the index's own settings in a search, or None."""
         if selector is None:
             return None
         import faiss
@@ -206,19 +207,19 @@ class Index(ABC):
         return faiss.SearchParameters(sel=selector)  # pyright: ignore[reportCallIssue]
 
     def _check_all(self, selector: Any) -> None:
-        """Raise UserError for a selector, by a kind that faiss (1.15) gives none."""
+        """Raise UserError for a selector, in kinds for which faiss (1.15) has none."""
         if selector is not None:
-            raise UserError(f"{self.kind} looks at all descriptors: where some are allowed alone, use index=flat")
+            raise UserError(f"{self.kind} cannot search only some of the descriptors: use index=flat")
 
     def _check_whole(self, minimum: int, *settings: str) -> None:
-        """Raise UserError for a setting that is no whole number of at least `minimum`."""
+        """Raise UserError for a setting that is not a whole number of at least `minimum`."""
         for name in settings:
             value = getattr(self, name)
             if not isinstance(value, int) or value < minimum:
                 raise UserError(f"index.{name} must be a whole number of at least {minimum}, not {value!r}")
 
     def _fill(self, queries: FloatArray, scores: FloatArray, positions: IntArray, selector: Any) -> None:
-        """Put the first k answers of every query into `scores` and `positions`, (Q, k)."""
+        """Write the first k answers of every query to `scores` and `positions`, (Q, k)."""
         k = min(scores.shape[1], len(self))
         rows, width = np.arange(len(queries)), min(k + 1, len(self))
         while len(rows):
@@ -229,7 +230,7 @@ class Index(ABC):
             scores[rows, :k], positions[rows, :k] = found[:, :k], places[:, :k]
             if width == len(self):
                 break
-            # Of equal scores faiss keeps any: while they go on beyond the k-th, one that stands earlier may be missing.
+            # faiss keeps any of equal scores: if ties extend beyond the k-th answer, an earlier one may be missing.
             rows = rows[(found[:, k - 1] == found[:, -1]) & (places[:, -1] >= 0)]
             width = min(2 * width, len(self))
 
@@ -242,7 +243,7 @@ class FlatIndex(Index):
     exact = True
 
     def descriptors(self) -> FloatArray:
-        """What is indexed, (N, D): a view, of the file where it is mapped."""
+        """The indexed descriptors, (N, D): a view of memory or of the mapped file."""
         import faiss
 
         index = self._built()
@@ -252,7 +253,7 @@ class FlatIndex(Index):
         import faiss
 
         index = faiss.IndexFlatIP(descriptors.shape[1])
-        # At once: in parts, the index would outgrow its memory again and again, and hold two copies each time.
+        # All at once: in parts, the index would be reallocated repeatedly, with two copies in memory each time.
         index.add(np.ascontiguousarray(descriptors, np.float32))
         return index
 
@@ -260,10 +261,10 @@ class FlatIndex(Index):
         return 4 * index.d * index.ntotal
 
     def _search(self, index: Any, queries: FloatArray, k: int, selector: Any) -> tuple[FloatArray, IntArray]:
-        """By a matrix product where there are queries enough.
+        """Search with a matrix product if there are enough queries.
 
-        faiss 1.15 takes products from 128,000 values on, a measure for dozens of threads: on two, the 70 queries of a
-        benchmark took it 14 times as long as a product (its issue 4925).
+        faiss 1.15 uses products from 128,000 values on, a threshold for dozens of threads: on two threads, the 70
+        queries of a benchmark took 14 times as long as with a product (its issue 4925).
         """
         import faiss
 
@@ -278,25 +279,25 @@ class FlatIndex(Index):
 
 @cache
 def _default_product_threshold() -> int:
-    """What faiss came with: read once, since searches in other threads may have changed it for a moment."""
+    """faiss's default: read once, since searches in other threads may have changed it temporarily."""
     import faiss
 
     return faiss.cvar.distance_compute_blas_threshold
 
 
 def recall(approximate: IntArray, exact: IntArray, k: int) -> float:
-    """Recall@k: the share of the exact first k answers that are among the approximate first k, mean over the queries.
+    """Recall@k: the mean over queries of the share of the exact first k answers among the approximate first k.
 
-    Both are (Q, k or more) gallery positions, best first, -1 where there is none. Queries without an exact answer are
-    left out; NaN when there are no others. Raises UserError for lists shorter than k or of other queries.
+    Both are (Q, k or more) gallery positions, best first, or -1 for no answer. Queries without an exact answer are left
+    out; NaN if there are no others. Raises UserError for lists shorter than k, and for different numbers of queries.
 
     >>> recall(np.array([[4, 9, 2]]), np.array([[4, 2, 7]]), k=2)
     0.5
     """
     if len(approximate) != len(exact) or min(approximate.shape[1], exact.shape[1]) < k:
-        raise UserError(f"recall@{k} needs {k} answers a query, not lists of {approximate.shape} and {exact.shape}")
+        raise UserError(f"recall@{k} needs {k} answers per query, not lists of {approximate.shape} and {exact.shape}")
     found, wanted = approximate[:, :k], exact[:, :k]
-    # A number of its own for every pair of query and position, so that one look-up serves all queries.
+    # A unique number for every pair of query and position, so that one look-up serves all queries.
     first = np.arange(len(exact))[:, None] * (max(found.max(initial=0), wanted.max(initial=0)) + 1)
     hits = (np.isin(first + wanted, (first + found)[found >= 0]) & (wanted >= 0)).sum(1)
     counts = (wanted >= 0).sum(1)
@@ -305,14 +306,14 @@ def recall(approximate: IntArray, exact: IntArray, k: int) -> float:
 
 def _check_finite(descriptors: FloatArray, role: str, rows_at_once: int = ROWS_AT_ONCE) -> None:
     if descriptors.ndim != 2:
-        raise UserError(f"{role} descriptors must be a table of one row each, not of shape {descriptors.shape}")
+        raise UserError(f"{role} descriptors must be a table with one row each, not of shape {descriptors.shape}")
     for start in range(0, len(descriptors), rows_at_once):
         if not np.isfinite(descriptors[start : start + rows_at_once]).all():
-            raise UserError(f"a {role} descriptor is not finite: the network gave NaN or infinity")
+            raise UserError(f"a {role} descriptor is not finite: the network returned NaN or infinity")
 
 
 def _utf8(path: Path) -> str:
     try:
         return path.as_posix().encode().decode()
     except UnicodeEncodeError as error:
-        raise UserError(f"{os.fsencode(path)!r}: faiss takes UTF-8 names only, rename the folder or file") from error
+        raise UserError(f"{os.fsencode(path)!r}: faiss accepts only UTF-8 names: rename the folder or file") from error

@@ -1,6 +1,6 @@
-"""Rankings of a gallery, exact or found by an index: the first images of each, and the ranks of some images.
+"""Rankings of a gallery, exact or by an index: the first images of each ranking, and the ranks of selected images.
 
-torch, which makes the products of an exact one, is imported only where they are made.
+torch is imported only for the products of exact rankings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dolglab.retrieval.large_arrays import take_rows
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
-# Bins of scores: more are longer to count in, fewer leave more images to be compared one by one.
+# Bins of scores: more bins take longer to count, fewer leave more images for single comparisons.
 BINS = 8192
 # A query's list: gallery positions, best first, and their scores, (n,) each.
 RankedList = tuple[IntArray, FloatArray]
@@ -33,16 +33,16 @@ Heads = tuple[IntArray, IntArray, FloatArray]
 
 
 class ChunkSizes(NamedTuple):
-    """What a ranking works on at a time: they decide memory and speed, and change no result.
+    """Sizes of the parts of a ranking: they affect memory and speed, but not the result.
 
     Attributes:
-        queries: queries for which the gallery is read once.
-        images: most gallery images compared together.
-        first_images: the first few of them, since all of these are candidates for the head; then twice as many each
-            time, of which about as many are again.
-        scores: most scores held together.
+        queries: number of queries per reading of the gallery.
+        images: largest number of gallery images per comparison.
+        first_images: number in the first comparison, all of which are candidates for the head; it then doubles each
+            time, with a similar number of candidates each time.
+        scores: largest number of scores in memory.
         values: gallery values in one matrix product.
-        pair_cost: products in a matrix product that take as long as one by itself.
+        pair_cost: number of products in a matrix product that take as long as a single one.
     """
 
     queries: int = 512
@@ -62,10 +62,10 @@ def gallery_ranking(
     query_available: BoolArray,
     index: Index,
 ) -> Ranked:
-    """Rank a gallery for the queries that are there, (Q,); the others find nothing.
+    """Rank a gallery for the available queries, (Q,); the other queries have no answers.
 
-    An approximate index is built over the `available` images, (N,), and ranks as far as it finds; an exact one need not
-    be. The rest is as for `exact_ranking`.
+    An approximate index is built over the `available` images, (N,), and ranks only the images that it finds; an exact
+    one is not built. The other arguments are those of `exact_ranking`.
     """
     rows = np.flatnonzero(query_available)
     wanted = [ground_truth_ids[query] for query in rows.tolist()]
@@ -91,23 +91,23 @@ def exact_ranking(
     available: BoolArray | None = None,
     chunks: ChunkSizes = ChunkSizes(),  # noqa: B008
 ) -> Ranked:
-    """Rank a gallery by inner product, equal ones in gallery order, as a stable sort of all products would.
+    """Rank a gallery by inner product, with ties in gallery order, like a stable sort of all products.
 
-    The gallery is read in parts, once for every 512 queries and not as a whole into memory; neither all products nor a
-    sort of them are held. Scores are those of `InnerProducts.exact`: equal descriptors tie, and the number of threads
-    and the machine change nothing.
+    The gallery is read in parts, once for every 512 queries; neither the whole gallery nor all products are in memory.
+    Scores are those of `InnerProducts.exact`: equal descriptors tie, and the result does not depend on the number of
+    threads or the machine.
 
     Args:
         gallery: (N, D), in memory or mapped from a file.
         queries: (Q, D).
-        ground_truth_ids: for each query the gallery positions whose ranks are wanted.
-        top: how many first images of each ranking are kept.
-        available: (N,) which gallery images there are; the others are in no ranking.
-        chunks: what is worked on at a time.
+        ground_truth_ids: for each query the gallery positions whose ranks are computed.
+        top: number of first images of each ranking to return.
+        available: (N,) which gallery images exist; the others are in no ranking.
+        chunks: sizes of the parts.
 
     Raises:
-        UserError: NaN or infinity in a descriptor, descriptors of different sizes, ground truth or `available` of
-            another number of queries or images, ground truth outside the gallery.
+        UserError: NaN or infinity in a descriptor, descriptors of different sizes, ground truth or `available` for
+            another number of queries or images, or ground truth outside the gallery.
     """
     _check(gallery, queries, ground_truth_ids, available)
     present = np.arange(len(gallery)) if available is None else np.flatnonzero(available)
@@ -132,14 +132,14 @@ def index_ranking(
     present: IntArray | None = None,
     queries_at_once: int = ChunkSizes().queries,
 ) -> Ranked:
-    """Rankings as far as an index finds them: its first `depth` answers, behind which nothing is found.
+    """Rankings of the first `depth` answers of an index; all other images are not found.
 
     Args:
         index: built over the gallery, or over its images at the positions `present`, (n,).
         queries: (Q, D).
-        ground_truth_ids, top: as for `exact_ranking`.
-        depth: how many answers are asked for, at least 1.
-        queries_at_once: queries that the index is asked together.
+        ground_truth_ids, top: see `exact_ranking`.
+        depth: number of answers to request, at least 1.
+        queries_at_once: number of queries per search.
     """
 
     def lists() -> Iterator[RankedList]:
@@ -151,9 +151,9 @@ def index_ranking(
 
 
 def listed_ranking(lists: Iterable[RankedList], ground_truth_ids: Sequence[IntArray], top: int) -> Ranked:
-    """Rankings that are there as lists, whole or not, one a query; a position of -1 is no image.
+    """Rankings from lists, complete or not, one per query; a position of -1 is no image.
 
-    `ground_truth_ids` and `top` are as for `exact_ranking`. Raises UserError for an image named twice.
+    See `exact_ranking` for `ground_truth_ids` and `top`. Raises UserError for an image that is listed twice.
     """
     top_k, scores = _empty_top_k(len(ground_truth_ids), top)
     ranks = []
@@ -167,16 +167,16 @@ def listed_ranking(lists: Iterable[RankedList], ground_truth_ids: Sequence[IntAr
 
 
 def reranked(ranked: Ranked, orders: Mapping[int, IntArray]) -> Ranked:
-    """Rankings with the first m images of some queries in a new order, and the ranks that change with it.
+    """Rankings with the first m images of some queries reordered, and their ranks updated.
 
-    `orders` gives, by query, permutations of 0..m-1, best first. Scores move with their images.
-    Raises ValueError for what is no permutation of images in the head.
+    `orders` maps queries to permutations of 0..m-1, best first. Scores move with their images.
+    Raises ValueError for an order that is not a permutation of images in the head.
     """
     top_k, scores, ranks = ranked.top_k.copy(), ranked.scores.copy(), list(ranked.ranks)
     for query, order in orders.items():
         count = len(order)
         if not np.array_equal(np.sort(order), np.arange(count)) or -1 in ranked.top_k[query, :count]:
-            raise ValueError(f"no new order of the first images of query {query}: {order}")
+            raise ValueError(f"not a permutation of the first images of query {query}: {order}")
         top_k[query, :count] = ranked.top_k[query, order]
         scores[query, :count] = ranked.scores[query, order]
         moved = (ranks[query] >= 0) & (ranks[query] < count)
@@ -191,16 +191,16 @@ def _check(
     available: BoolArray | None,
 ) -> None:
     if gallery.shape[1] != queries.shape[1]:
-        raise UserError(f"query descriptors have {queries.shape[1]} values, those of the gallery {gallery.shape[1]}")
+        raise UserError(f"query descriptors have {queries.shape[1]} values, gallery descriptors {gallery.shape[1]}")
     if len(ground_truth_ids) != len(queries):
-        raise UserError(f"ground truth of {len(ground_truth_ids)} queries for descriptors of {len(queries)}")
+        raise UserError(f"ground truth for {len(ground_truth_ids)} queries, but descriptors of {len(queries)}")
     if available is not None and len(available) != len(gallery):
-        raise UserError(f"{len(available)} marks of what is known for a gallery of {len(gallery)} images")
+        raise UserError(f"`available` has {len(available)} values for a gallery of {len(gallery)} images")
     for query, positions in enumerate(ground_truth_ids):
         outside = positions[(positions < 0) | (positions >= len(gallery))]
         if len(outside):
             raise UserError(
-                f"ground truth of query {query} names image {outside[0]} (from 0), but the gallery has {len(gallery)}"
+                f"ground truth of query {query} has image {outside[0]} (0-based), but the gallery has {len(gallery)}"
             )
 
 
@@ -209,7 +209,7 @@ def _empty_top_k(queries: int, top: int) -> tuple[IntArray, FloatArray]:
 
 
 def _places(present: IntArray, positions: IntArray) -> IntArray:
-    """Where positions stand in the ascending `present`; -1 for those that do not."""
+    """Indices of positions in the ascending `present`, -1 if missing."""
     places = np.searchsorted(present, positions)
     places[places == len(present)] = 0
     return np.where(present[places] == positions, places, -1) if len(present) else np.full(len(positions), -1)
@@ -223,7 +223,7 @@ def _rank(
     wanted: Sequence[IntArray],
     chunks: ChunkSizes,
 ) -> list[IntArray]:
-    """Take the present images into the best of some queries, and give the ranks of those at the wanted places."""
+    """Update the best images of some queries with the present ones, and return the ranks of the wanted places."""
     counters = {}
     for query, places in enumerate(wanted):
         found = places[places >= 0]
@@ -232,7 +232,7 @@ def _rank(
             counters[query] = _RankCounter(found, scores)
     compare = partial(_compare, products, queries, present, counters, chunks.pair_cost)
     for tiles in _waves(len(present), chunks.first_images, min(chunks.images, chunks.scores // len(queries))):
-        # So many of the first images are among the best so far that an exact product of them all is quicker.
+        # Of the first images, so many are candidates that exact products of all are faster.
         exact = tiles[0].start < chunks.pair_cost * top_k.scores.shape[1]
         for before, heads in parallel_map(partial(compare, top_k.scores[:, -1].copy(), exact), tiles):
             top_k.take(*heads)
@@ -254,9 +254,9 @@ def _compare(
     exact: bool,
     tile: slice,
 ) -> tuple[list[IntArray], Heads]:
-    """How many images of a tile stand before those of each counter, and those that may score above the floors, (Q,).
+    """Count a tile's images that rank before those of each counter, and find those that may exceed the floors, (Q,).
 
-    Scores are those of a quick product, and exact where the error of that could change an answer.
+    Scores come from a quick product; those whose error could change the result are recomputed exactly.
     """
     positions = present[tile]
     if exact:
@@ -284,7 +284,7 @@ def _compare(
 
 
 def _waves(count: int, first: int, largest: int) -> Iterator[list[slice]]:
-    """Consecutive tiles, of `largest` images at most, in waves: each has as many images as there were before it."""
+    """Consecutive tiles of at most `largest` images, in waves that double the number of images so far."""
     start, stop = 0, min(first, count)
     while start < stop:
         yield [slice(begin, min(begin + largest, stop)) for begin in range(start, stop, largest)]
@@ -293,15 +293,15 @@ def _waves(count: int, first: int, largest: int) -> Iterator[list[slice]]:
 
 @dataclass
 class _TopK:
-    """The best images so far: positions and scores, (Q, k), by falling score, equal ones in gallery order."""
+    """The best images so far: positions and scores, (Q, k), by descending score, ties in gallery order."""
 
     positions: IntArray
     scores: FloatArray
 
     def take(self, rows: IntArray, positions: IntArray, scores: FloatArray) -> None:
-        """Take further images, (n,) each: row by row, in gallery order, behind all that were taken before."""
+        """Add images, (n,) each: row by row, in gallery order, and after all earlier ones in the gallery."""
         top = self.scores.shape[1]
-        # An image that only equals the last of a full head stands behind it.
+        # An image that ties with the last of a full head ranks after it.
         better = scores > self.scores[rows, -1]
         rows, positions, scores = rows[better], positions[better], scores[better]
         counts = np.bincount(rows, minlength=len(self.scores))
@@ -319,13 +319,13 @@ class _TopK:
 
 
 class _RankCounter:
-    """Counts how many images of a tile stand before each of some images of a query.
+    """Counts the images of a tile that rank before each of some images of a query.
 
     Args:
-        places: (n,) where the images stand in the gallery.
-        scores: (n,) theirs, exact.
+        places: (n,) gallery positions of these images.
+        scores: (n,) their exact scores.
 
-    `before` are the counts of all tiles so far, (n,).
+    `before` has the counts of all tiles so far, (n,).
     """
 
     def __init__(self, places: IntArray, scores: FloatArray) -> None:
@@ -336,18 +336,18 @@ class _RankCounter:
         self.ends = np.append(ascending, np.inf).astype(np.float64)
 
     def decided(self, scores: FloatArray, error: float) -> tuple[IntArray, IntArray]:
-        """How many of a tile's images, (m,), score above each one for sure, (n,); the columns that are left open.
+        """How many of a tile's images certainly score above each image, (n,), and the columns of undecided ones.
 
         Args:
-            scores: (m,), each off by `error` at most.
-            error: where it is 0, all are left open.
+            scores: (m,), with an error of at most `error`.
+            error: if it is 0, all columns are undecided.
         """
         if not error:
             return np.zeros(len(self.places), np.int64), np.arange(len(scores))
-        # Most are far from every image in score, and are counted in bins.
+        # Most scores are far from those of all images, and are counted in bins.
         low, high = ((self.scores + side).astype(np.float32) for side in (-error, error))
         low, high = np.nextafter(low, np.float32(-np.inf)), np.nextafter(high, np.float32(np.inf))
-        # Room at both ends, and bins so wide that those of `low` and `high` are the same or neighbours.
+        # With margins at both ends, and bins so wide that those of `low` and `high` are equal or adjacent.
         width = max((float(high.max()) - float(low.min())) / (BINS - 4), 2 * float((high - low).max()))
         start, scale = np.float32(low.min() - 2 * width), np.float32(1 / width)
         bin_of, first, last = (_bins(values, start, scale) for values in (scores, low, high))
@@ -355,7 +355,7 @@ class _RankCounter:
         mixed[first] = mixed[last] = True
         sizes = np.bincount(bin_of, minlength=BINS)
         sizes[mixed] = 0
-        # The others are compared with the one image that they may be on either side of.
+        # The others are compared with the one image that they may rank before or after.
         near = np.flatnonzero(mixed[bin_of])
         below = self.ends.searchsorted(scores[near] - error)
         certain = scores[near] + error < self.ends[below]
@@ -363,27 +363,27 @@ class _RankCounter:
         return up_to[-1] - up_to[last] + further[-1] - further[self.position], near[~certain]
 
     def compared(self, scores: FloatArray, columns: IntArray, tile: slice) -> IntArray:
-        """How many images, at ascending columns of a tile and with exact scores, stand before each one, (n,)."""
+        """How many images, at ascending columns of a tile and with exact scores, rank before each image, (n,)."""
         before = np.zeros(len(self.places), np.int64)
         for own in np.flatnonzero((self.places >= tile.start) & (self.places < tile.stop)).tolist():
             earlier = scores[: columns.searchsorted(self.places[own] - tile.start)]
             before[own] = np.count_nonzero(earlier == self.scores[own])
-        # Of images with a labelled one's score, those stand before it that come before it in the gallery.
+        # Ties rank before an image if they are earlier in the gallery.
         bounds = np.where(self.places >= tile.stop, self.scores, self.above)
         return before + len(scores) - np.sort(scores).searchsorted(bounds)
 
 
 def _bins(scores: FloatArray, start: np.float32, scale: np.float32) -> IntArray:
-    """Numbers of equal bins, (n,), from 0 to `BINS` - 1: no step swaps two scores, however it rounds."""
-    # A bin is no narrower than a rounding of any score, so that 32 bits hold the numbers of those that are far off.
+    """Indices of equal bins, (n,), from 0 to `BINS` - 1, monotonic in the score in spite of rounding."""
+    # A bin is at least as wide as the rounding of any score, so that indices fit into 32 bits before clipping.
     return ((scores - start) * scale).astype(np.int32).clip(0, BINS - 1).astype(np.int64)
 
 
 def parallel_map(work: Callable[[Part], Result], parts: Iterable[Part]) -> Generator[Result]:
-    """The results of the parts in their order, of which few are there at a time; torch has one thread for each.
+    """The results of the parts in order, few of them at a time, each computed with one torch thread.
 
-    Small products and element by element work leave most cores idle when one call after another is spread over them;
-    here each thread computes its own part by itself.
+    If small products and element-wise operations are distributed over the cores one by one, most cores idle; here
+    each thread computes its own part.
     """
     import torch
 
@@ -394,5 +394,5 @@ def parallel_map(work: Callable[[Part], Result], parts: Iterable[Part]) -> Gener
             for _, result in results:
                 yield result
     finally:
-        # MKL knows one number for all threads.
+        # MKL has one setting for all threads.
         torch.set_num_threads(threads)

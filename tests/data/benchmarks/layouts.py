@@ -1,4 +1,4 @@
-"""Small benchmarks in the official layouts: each object is a pattern of colours, so that plain colours find it."""
+"""Small benchmarks in the official layouts: each object is a pattern of colours, which plain colours identify."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOISE = 3
 
 
 def pattern(kind: int, width: int = 40, height: int = 32, seed: int = 0) -> NDArray[np.uint8]:
-    """Four quarters of a colour each, which no turn makes another object's, and a little noise."""
+    """Four quarters with one colour each and a little noise; no rotation makes it another object."""
     colours = np.random.default_rng([7, kind]).integers(0, 256, (2, 2, 3))
     pixels = colours.repeat(height // 2, 0).repeat(width // 2, 1)
     noise = np.random.default_rng([kind, seed]).integers(-NOISE, NOISE + 1, pixels.shape)
@@ -29,7 +29,7 @@ def pattern(kind: int, width: int = 40, height: int = 32, seed: int = 0) -> NDAr
 
 
 def jpeg(pixels: NDArray[np.uint8], orientation: int | None = None) -> bytes:
-    """Its JPEG, which states an orientation where one is given."""
+    """Its JPEG, with an EXIF orientation if one is given."""
     image, file = Image.fromarray(pixels), io.BytesIO()
     exif = image.getexif()
     if orientation is not None:
@@ -51,7 +51,7 @@ def lines(path: Path, rows: Sequence[str]) -> None:
 
 
 def figures_of(benchmark: Benchmark) -> tuple[dict[str, float], Figures]:
-    """What a benchmark's measure says of its images as an evaluation reads them, described by 4 x 4 colours."""
+    """The figures of a benchmark, with images read as in an evaluation and described by 4 x 4 colours."""
     images = BenchmarkImages(benchmark).__getitems__(range(len(benchmark.source))).images
     cells = [np.asarray(Image.fromarray(image.numpy()).resize((4, 4), Image.Resampling.BOX)) for image in images]
     descriptors = np.array([cell.ravel() for cell in cells], np.float32) - 128
@@ -67,7 +67,7 @@ def figures_of(benchmark: Benchmark) -> tuple[dict[str, float], Figures]:
 
 
 def ilias(root: Path) -> Path:
-    """Three objects with four queries, five positives, six distractors in two shards, four of them mini's."""
+    """Three objects with four queries, five positives, six distractors in two shards, four of them in mini."""
     queries = ["ash_bud_000/query/Q000_00.jpg", "ash_bud_000/query/Q000_01.jpg", "cat_dew_001/query/Q001_00.jpg"]
     queries.append("elm_fig_002/query/Q002_00.jpg")
     positives = ["ash_bud_000/pos/P000_00.jpg", "ash_bud_000/pos/P000_01.jpg", "cat_dew_001/pos/P001_00.jpg"]
@@ -95,7 +95,7 @@ def ilias(root: Path) -> Path:
 
 
 def places(root: Path) -> Path:
-    """Database images every 20 m to the north; queries 1 m and exactly 25 m beside one, and far from all."""
+    """Database images every 20 m to the north; queries 1 m and exactly 25 m from one, and far from all."""
     folder = root / "images" / "test"
     for number in range(5):
         put(folder / "database" / f"@0500000.00@{4_000_000 + 20 * number:010.2f}@10@S@@@@@@@@@@@.jpg", number)
@@ -106,7 +106,7 @@ def places(root: Path) -> Path:
 
 
 def nordland(root: Path, frames: int = 21, every: int = 10) -> Path:
-    """Two seasons in which numbers of frames are not padded; a query shows the frame after its own."""
+    """Two seasons with unpadded frame numbers; a query shows the frame after its own."""
     for frame in range(frames):
         put(root / "ref" / f"images-{frame + 1}.jpg", frame)
     for number in range((frames - 1) // every + 1):
@@ -115,7 +115,7 @@ def nordland(root: Path, frames: int = 21, every: int = 10) -> Path:
 
 
 def msls(root: Path) -> Path:
-    """Two cities; in each a panorama, an image of no subtask, and a query with nothing near."""
+    """Two cities; each has a panorama, an image without a subtask, and a query with nothing near."""
     for city, zone in (("cph", 0), ("sf", 10)):
         for side, norths in (("database", [0, 10, 200, 0, 0]), ("query", [1, 9000, 2, 3])):
             home = root / "train_val" / city / side
@@ -137,7 +137,7 @@ def msls(root: Path) -> Path:
 
 
 def instre(root: Path, form: str = "corners") -> Path:
-    """Six gallery images; queries show their object in a box amid another object. Boxes are uint16, as published."""
+    """Six gallery images; queries show their object in a box inside another object. Boxes are uint16, as published."""
     gallery = [
         f"INSTRE-{part}/0{kind}_x/{number}.jpg" for kind, part in enumerate(("S1", "S2", "M")) for number in (1, 2)
     ]
@@ -160,11 +160,11 @@ def instre(root: Path, form: str = "corners") -> Path:
 
 
 def holidays(root: Path) -> Path:
-    """Three groups; one photograph lies on its side, which a list says and its EXIF says wrongly."""
+    """Three groups; one photograph lies on its side, with a correct list and a wrong EXIF."""
     names = ["100000.jpg", "100001.jpg", "100100.jpg", "100101.jpg", "100102.jpg", "100200.jpg", "100201.jpg"]
     for seed, name in enumerate(names):
         put(root / "jpg" / name, int(name[3]), seed)
-    # Turned by a quarter clockwise it is upright.
+    # A clockwise quarter turn makes it upright.
     sideways = np.rot90(pattern(1, seed=9))
     (root / "jpg" / "100101.jpg").write_bytes(jpeg(np.ascontiguousarray(sideways), orientation=3))
     lines(root / "holidays_images.dat", names)
@@ -173,7 +173,7 @@ def holidays(root: Path) -> Path:
 
 
 def met(root: Path) -> Path:
-    """Three exhibits; of the test one is not in the database and one photograph shows none."""
+    """Three exhibits; one test photograph shows an exhibit that is not in the database, and one shows none."""
     database = [{"id": 70 + kind, "path": f"MET/{70 + kind}/{number}.jpg"} for kind in range(3) for number in range(2)]
     test = [
         {"path": "test_met/0.jpg", "MET_id": 70},
@@ -197,7 +197,7 @@ def met(root: Path) -> Path:
 
 
 def disc21(root: Path) -> Path:
-    """Three queries, one of which has no match, among four references."""
+    """Three queries, one of them without a match, and four references."""
     for kind in range(4):
         put(root / "images" / "references" / f"R00000{kind}.jpg", kind)
     for number, kind in enumerate((0, 2, 9)):
@@ -211,7 +211,7 @@ def disc21(root: Path) -> Path:
 
 
 def products(root: Path) -> Path:
-    """Two products of two and three photographs, and one of a single one."""
+    """Products with two, three and one photographs."""
     kinds = [0, 0, 1, 1, 1, 2]
     for number, kind in enumerate(kinds):
         put(root / "chair_final" / f"{number}.JPG", kind, seed=number)

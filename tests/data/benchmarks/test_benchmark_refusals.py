@@ -1,4 +1,4 @@
-"""What is wrong with a benchmark's files is said in one line, with the file and what to do."""
+"""Errors in a benchmark's files give one line with the file and what to do."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ MADE: dict[str, tuple[Callable[[Path], Path], Callable[..., Benchmark]]] = {
     "disc21": (layouts.disc21, disc21_benchmark),
     "products": (layouts.products, products_benchmark),
 }
-# A file of each that its list names.
+# For each benchmark, a file in its list.
 IMAGES = {
     "ilias": "ilias_core/ash_bud_000/pos/P000_00.jpg",
     "msls": "train_val/cph/query/images/cphquery0.jpg",
@@ -114,28 +114,28 @@ def test_an_image_that_is_listed_twice_is_named(name: str, file: str, row: str, 
     ("name", "file", "text", "said"),
     [
         ("ilias", "image_ids/positive_ids.txt", "ash_bud_000/pos/P000_00.jpg\n", "not id,scale,clutter"),
-        ("ilias", "image_ids/positive_ids.txt", "ash_bud_000/pos/P000_00.jpg,a,3\n", "'a' is no number"),
+        ("ilias", "image_ids/positive_ids.txt", "ash_bud_000/pos/P000_00.jpg,a,3\n", "'a' is not a number"),
         ("ilias", "image_ids/mini_ilias_yfcc100m_ids.txt", "0000000000\nelsewhere\n", "1 of the 2 images"),
         ("ilias", "image_ids/image_query_ids.txt", "gum_hop_009/query/Q009_00.jpg,1\n", "images are not in"),
         ("holidays", "holidays_images.dat", "ukbench00001.jpg\n", "another data set"),
         ("holidays", "holidays_images.dat", "100000.jpg\n100100.jpg\n100101.jpg\n", "without another photograph"),
-        ("holidays", "holidays-rotate.yaml", "100101.jpg: 45\n", "no list of NAME"),
-        ("holidays", "holidays-rotate.yaml", "999901.jpg: 90\n", "another version"),
-        ("met", "ground_truth/testset.json", '{"path": 1}', "no list of photographs"),
+        ("holidays", "holidays-rotate.yaml", "100101.jpg: 45\n", "not a list of NAME"),
+        ("holidays", "holidays-rotate.yaml", "999901.jpg: 90\n", "versions differ"),
+        ("met", "ground_truth/testset.json", '{"path": 1}', "not a list of photographs"),
         ("met", "ground_truth/MET_database.json", '[{"path": "MET/70/0.jpg"}]', "has no id"),
-        ("met", "ground_truth/MET_database.json", '[{"id": "x", "path": "MET/70/0.jpg"}]', "no whole number"),
-        ("met", "ground_truth/MET_database.json", "[", "no JSON"),
+        ("met", "ground_truth/MET_database.json", '[{"id": "x", "path": "MET/70/0.jpg"}]', "not a whole number"),
+        ("met", "ground_truth/MET_database.json", "[", "not JSON"),
         ("met", "ground_truth/testset.json", '[{"path": "test_met/0.jpg"}]', "no test photograph"),
         ("met", "ground_truth/valset.json", '[{"path": "test_met/4.jpg"}]', "no validation photograph"),
         ("disc21", "list_files/subset_1_ground_truth.csv", "query,reference\n", "needs the columns"),
-        ("disc21", "list_files/subset_1_ground_truth.csv", "query_id,reference_id\nQ00000,R9\n", "two versions"),
+        ("disc21", "list_files/subset_1_ground_truth.csv", "query_id,reference_id\nQ00000,R9\n", "different versions"),
         ("products", "Ebay_test.txt", "image_id class_id path\n1 2 a.JPG\n", "needs the columns"),
         ("products", "Ebay_test.txt", "image_id class_id super_class_id path\n1 2\n", "line 2"),
-        ("msls", "train_val/sf/query/raw.csv", ",key,pano\n0,other,False\n", "files of several versions"),
+        ("msls", "train_val/sf/query/raw.csv", ",key,pano\n0,other,False\n", "different versions"),
         ("msls", "train_val/sf/query/subtask_index.csv", ",key,s2w\n0,sfquery0,True\n", "needs the columns"),
-        ("instre", "gnd_instre.mat", "no MATLAB", "no MATLAB file"),
-        ("ilias", "taxonomy.json", "[]", "no taxonomy"),
-        ("ilias", "taxonomy.json", json.dumps({"a": {"b": {"c": ["ash_bud_000"]}}}), "does not name cat_dew_001"),
+        ("instre", "gnd_instre.mat", "no MATLAB", "not a MATLAB file"),
+        ("ilias", "taxonomy.json", "[]", "not a taxonomy"),
+        ("ilias", "taxonomy.json", json.dumps({"a": {"b": {"c": ["ash_bud_000"]}}}), "does not have cat_dew_001"),
     ],
 )
 def test_a_list_of_another_form_is_named(name: str, file: str, text: str, said: str, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_more_queries_than_frames_is_another_nordland(tmp_path: Path) -> None:
 
 
 def test_nothing_within_reach_is_no_benchmark(tmp_path: Path) -> None:
-    assert "nothing to find" in refusal(places, layouts.places(tmp_path), radius=0.5)
+    assert "no query has a positive" in refusal(places, layouts.places(tmp_path), radius=0.5)
 
 
 @pytest.mark.parametrize(

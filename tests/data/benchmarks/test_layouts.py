@@ -1,4 +1,4 @@
-"""Benchmarks in the official layouts, made small: which images they are, how those are read, and their figures."""
+"""Small benchmarks in the official layouts: their images, how these are read, and their figures."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_places(tmp_path: Path) -> None:
     assert [own.tolist() for own in benchmark.ground_truth.easy] == [[0, 1], [4], []]
     assert figures_of(benchmark)[0] == {f"recall@{k}": pytest.approx(2 / 3) for k in (1, 5, 10, 20)}
     assert "25 m" in benchmark.protocol["measure"]
-    # A list in the place of what lies there.
+    # A list replaces the content of the folder.
     names = sorted(path.name for path in (root / "images/test/database").iterdir())
     lines(root / "images/test/database_images_paths.txt", names[1:])
     assert [own.tolist() for own in places_benchmark(root, "small").ground_truth.easy] == [[0], [3], []]
@@ -91,7 +91,7 @@ def test_nordland_by_frames(tmp_path: Path) -> None:
 
 
 def test_msls_as_published(tmp_path: Path) -> None:
-    """Panoramas, images of no subtask and queries with nothing near are no part of it."""
+    """Panoramas, images without a subtask and queries with nothing near are left out."""
     benchmark = msls_benchmark(layouts.msls(tmp_path), "msls_val_2", counts=[6, 2])
     names = [Path(benchmark.source.name(position)).stem for position in range(8)]
     assert names[:6] == [f"{city}database{row}" for city in ("cph", "sf") for row in range(3)]

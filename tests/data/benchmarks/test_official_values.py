@@ -1,4 +1,4 @@
-"""Every measure gives what the official evaluators give: ../shared/parity/benchmarks, whose README says how."""
+"""Every measure agrees with the official evaluators: ../shared/parity/benchmarks, see its README."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def truth_of(positives: Sequence[IntArray], junk: Sequence[IntArray] | None = No
 def ranked_by(
     gallery: NDArray[np.float32], queries: NDArray[np.float32], truth: GroundTruth, measure: Measure
 ) -> Ranked:
-    """As an evaluation ranks: no deeper than the measure says, and the ranks that it asks for."""
+    """Rank as in an evaluation: to the depth of the measure, with the ranks that it needs."""
     return exact_ranking(gallery, queries, measure.ground_truth_ids(truth), min(len(gallery), max(100, measure.depth)))
 
 
@@ -82,7 +82,7 @@ class TestILIAS:
     @pytest.mark.parametrize("kind", ["image", "text"])
     @pytest.mark.parametrize("k", [1000, 100, 10, 5])
     def test_lists(self, folder: Path, lists: Any, kind: str, k: int) -> None:
-        """Truncated lists, queries that nothing answers, lists out of order, objects that are not found."""
+        """Truncated lists, queries without answers, unsorted lists, objects that are not found."""
         home, expected, _ = read(folder, "ilias")
         expected = expected[f"lists_{kind}_k{k}"]
         images, positives, distractors, _ = lists
@@ -194,7 +194,7 @@ class TestHolidays:
         assert self.measured(ranked, truth) == pytest.approx(expected["descriptors_map"], **EXACT)
 
     def test_lists_of_results(self, folder: Path) -> None:
-        """Ranks with gaps and out of order, queries that are not in their own list, lists without positives."""
+        """Ranks with gaps and unsorted, queries missing from their own list, lists without positives."""
         home, expected, _ = read(folder, "holidays")
         names, queries, truth = self.truth(home)
         place = {name: row for row, name in enumerate(names)}
@@ -227,7 +227,7 @@ class TestINSTRE:
         assert by_subset == pytest.approx(expected["map_by_query_subset"], **EXACT)
         assert boxes.min() >= 1
         assert len(gallery) == len(stored["images"])
-        # A list that is cut off: what is behind is lost, and still counts.
+        # In a truncated list, positives beyond the end are not found but still count.
         whole = exact_ranking(stored["images"], stored["queries"], [NOTHING] * len(names), 40)
         cut = listed_ranking(zip(whole.top_k, whole.scores, strict=True), measure.ground_truth_ids(truth), 40)
         figures = measure.figures(truth, {"all": cut})
@@ -261,7 +261,7 @@ class TestPlaces:
 
 @pytest.mark.parametrize("name", ["predictions", "predictions_ties"])
 def test_disc21(folder: Path, name: str) -> None:
-    """Queries without predictions, two references of one query, ties against the answer."""
+    """Queries without predictions, two references for one query, ties against the answer."""
     home, expected, _ = read(folder, "disc21")
     with (home / "ground_truth.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -287,7 +287,7 @@ def test_disc21(folder: Path, name: str) -> None:
     there = ranked.top_k >= 0
     right = np.array([np.isin(head, own) for head, own in zip(ranked.top_k, positives, strict=True)])
     together = copy_figures(right[there], ranked.scores[there], expected["positives"])
-    # Scores are kept in float32.
+    # Scores are stored in float32.
     assert together.threshold_at_p90 == pytest.approx(threshold, abs=1e-7)
 
 
@@ -305,7 +305,7 @@ def test_products(folder: Path) -> None:
 
 
 def test_a_class_that_nothing_speaks_for_is_not_taken() -> None:
-    """Where no similarity is above 0, all classes are alike, and the smallest number is taken."""
+    """If no similarity is above 0, all classes are equal, and the smallest number is used."""
     answers = classify(
         np.array([[7, 9], [9, 0]]), np.array([[-0.5, -0.6], [0.3, -np.inf]]), np.array([2, 7, 9]), 2, 1.0
     )

@@ -1,4 +1,4 @@
-"""Benchmarks are fetched as far as they can be, checked as they are evaluated, and said what is to be done by hand."""
+"""Benchmarks are downloaded as far as possible and checked; what must be done manually is listed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_an_archive_is_fetched_checked_unpacked_and_not_asked_for_again(server, 
 
 
 def test_what_is_handed_out_is_asked_for_in_one_line(server, tmp_path: Path, capsys) -> None:
-    """The ground truth is fetched all the same; once the images are there, all is well without the network."""
+    """The ground truth is downloaded anyway; once the images exist, no network is needed."""
     made = layouts.instre(tmp_path / "made")
     server.add("/gnd_instre.mat", (made / "gnd_instre.mat").read_bytes())
     root = tmp_path / "root"
@@ -99,7 +99,7 @@ def test_a_zip_archive_whose_names_lead_out_is_refused(name: str, server, tmp_pa
 
 
 def publish_ilias(server, made: Path) -> None:
-    """As its server has it: lists, sums, the core, and shards with more images than are listed."""
+    """The files on the server: lists, checksums, the core, and shards with more images than are listed."""
     for path in (made / "image_ids").iterdir():
         server.add(f"/image_ids/{path.name}", path.read_bytes())
     server.add("/taxonomy.json", (made / "taxonomy.json").read_bytes())

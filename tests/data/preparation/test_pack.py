@@ -1,4 +1,4 @@
-"""Packed images are the same training set in fewer pixels."""
+"""Packed images are the same training set with fewer pixels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pack_in_sevens = partial(pack_gldv2, chunk_size=7)
 
 @pytest.fixture
 def large(gldv2: Path, photo: Photo, encode: Encode) -> Path:
-    """The small set with photographs of several sizes, one of them broken."""
+    """The small data set with photographs of different sizes, one of them broken."""
     files = sorted((gldv2 / "train").rglob("*.jpg"))
     for number, file in enumerate(files):
         file.write_bytes(encode(photo(60 + 3 * number, 90, number), quality=92))

@@ -1,4 +1,4 @@
-"""Benchmarks and distractors: fetched and unpacked into the layout that evaluation reads."""
+"""Benchmarks and distractors are downloaded and unpacked into the layout for evaluation."""
 
 from __future__ import annotations
 

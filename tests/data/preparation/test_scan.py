@@ -1,4 +1,4 @@
-"""Bad images are found beforehand, and training leaves them out."""
+"""Bad images are found in advance, and training leaves them out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dolglab.errors import UserError
 
 
 def spoil(root: Path) -> list[Path]:
-    """An empty file, one cut short and one that is missing."""
+    """An empty file, a truncated one and a missing one."""
     files = sorted((root / "train").rglob("*.jpg"))
     files[3].write_bytes(b"")
     files[11].write_bytes(files[11].read_bytes()[:-200])

@@ -1,4 +1,4 @@
-"""Transfers over connections that break, from servers that err."""
+"""Downloads over connections that break, and from faulty servers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def remote(server, folder: Path, md5: bool = True) -> RemoteFile:
 
 
 def bring(client: httpx.Client, it: RemoteFile) -> int:
-    """Transfer it; the bytes that progress was told of."""
+    """Transfer it; returns the bytes reported to the progress bar."""
     told: list[int] = []
     transfer(Session(client, **AT_ONCE), it, told.append)
     assert [path.name for path in it.path.parent.iterdir()] == ["a.tar"]
@@ -52,7 +52,7 @@ def bring(client: httpx.Client, it: RemoteFile) -> int:
     ],
 )
 def test_whatever_happens_on_the_way_the_file_is_whole(server, client, tmp_path: Path, faults: list) -> None:
-    # Without a checksum nobody can tell wrong bytes.
+    # Without a checksum, wrong bytes cannot be detected.
     for md5 in (True, False) if "garbled" not in faults else (True,):
         it = remote(server, tmp_path / str(md5), md5)
         server.faults["/a.tar"] += faults

@@ -1,4 +1,4 @@
-"""Shortlists for re-rankers that look at descriptors alone."""
+"""Shortlists for re-rankers that use only descriptors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def shortlist(descriptors: NDArray[np.float32], query: NDArray[np.float32]) -> Shortlist:
-    """Answers in the order they stand in."""
+    """Answers in the given order."""
     k = len(descriptors)
 
     def no_local(position: int) -> None:

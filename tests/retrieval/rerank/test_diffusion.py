@@ -1,4 +1,4 @@
-"""Diffusion against a loop over the graph and a dense solution."""
+"""Diffusion compared with a loop over the graph and a dense solution."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ordered(descriptors: NDArray[np.float32], query: NDArray[np.float32]) -> Sho
 def by_hand(
     descriptors: NDArray[np.float32], query: NDArray[np.float32], k: int, kq: int, alpha: float, gamma: float
 ) -> NDArray[np.float64]:
-    """f by loops over all pairs and numpy's solver."""
+    """f from loops over all pairs and numpy's solver."""
     x, q = descriptors.astype(np.float64), query.astype(np.float64)
     count = len(x)
     cosines = x @ x.T
@@ -62,7 +62,7 @@ def test_equals_a_loop_and_a_dense_solver(seed: int, k: int, kq: int, alpha: flo
 
 
 def test_a_chain_is_followed_where_the_cosine_prefers_a_stranger() -> None:
-    """Five views turning away from the query, and a stranger that looks more like it than the last two do."""
+    """Five views that turn away from the query, and an unrelated image that is more similar than the last two."""
     angles = np.radians([5, 25, 45, 65, 85])
     views = np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1)
     stranger = np.array([[0.6, 0.0, -0.8]])

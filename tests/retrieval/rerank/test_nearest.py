@@ -1,4 +1,4 @@
-"""Neighbours in a shortlist against a stable sort."""
+"""Neighbours in a shortlist compared with a stable sort."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refinement from neighbours against a plain loop."""
+"""Refinement by neighbours compared with a plain loop."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_equals_a_loop(k: int, neighbours: int, beta: float) -> None:
 
 
 def test_an_image_with_many_like_it_passes_a_lone_one() -> None:
-    """A lone image is a little nearer to the query than the views of a landmark, which agree with one another."""
+    """A single image is slightly nearer to the query than the views of a landmark, which are similar to each other."""
     rng = np.random.default_rng(0)
     query = np.eye(8)[0]
     views = unit(query + 0.9 * np.eye(8)[1] + 0.1 * rng.standard_normal((6, 8)))
@@ -54,7 +54,7 @@ def test_equals_stay_in_their_order() -> None:
     axes = np.eye(5, dtype=np.float32)
     descriptors = np.stack([axes[1], axes[2], axes[0], axes[3], np.zeros(5, np.float32)])
     query = axes[0]
-    # The expanded query is 1 along every axis that an answer has.
+    # The expanded query is 1 along the axis of every answer.
     assert Neighbours()(shortlist(descriptors, query)).tolist() == [2, 0, 1, 3, 4]
 
 

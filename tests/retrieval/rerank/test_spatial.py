@@ -47,7 +47,7 @@ def test_nothing_matches_nothing() -> None:
 
 @pytest.mark.parametrize("ratio", [1.0, 0.95])
 def test_any_number_and_any_precision_match_as_in_a_loop(ratio: float) -> None:
-    """More rows than are compared at a time, some of them copies, which match once."""
+    """More rows than are compared at a time, some of them duplicates, which match once."""
     rng = np.random.default_rng(4)
     code = unit(rng.standard_normal((1200, 16)))
     code[700] = code[3]
@@ -60,7 +60,7 @@ def test_any_number_and_any_precision_match_as_in_a_loop(ratio: float) -> None:
         expected = [[i, j] for i, j in expected if two[i, 0] <= ratio * two[i, 1]]
     found = mutual_matches(a, b, ratio)
     assert len(expected) > 100
-    # Another order of summation may turn what is equal to the last bit.
+    # Another order of summation may change ties in the last bit.
     assert len(set(map(tuple, found.tolist())) ^ set(map(tuple, expected))) <= 2
     assert len(np.unique(found[:, 0])) == len(np.unique(found[:, 1])) == len(found)
 
@@ -103,7 +103,7 @@ def test_too_little_or_nothing_sensible_has_no_inlier(kind: str) -> None:
 
 
 def matched(transformation: NDArray[np.float64], a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Within 20 pixels both ways, a match at a time."""
+    """Within 20 pixels in both directions, one match at a time."""
     inverse, found = np.linalg.inv(transformation), []
     for p, q in zip(np.c_[a, np.ones(len(a))], np.c_[b, np.ones(len(b))], strict=True):
         there, back = transformation @ p, inverse @ q
@@ -132,7 +132,7 @@ def test_supports_at_least_what_the_best_of_all_samples_does(seed: int) -> None:
 
 
 def test_everything_near_one_spot_of_the_other_photo_is_no_agreement() -> None:
-    """A transformation to the spot brings every point to within the residual, one way."""
+    """A transformation to a single point brings every point to within the residual, in one direction."""
     rng = np.random.default_rng(3)
     wide, spot = rng.uniform(0, 1000, (60, 2)), 500 + rng.uniform(-12, 12, (60, 2))
     for a, b in ((wide, spot), (spot, wide)):
@@ -156,7 +156,7 @@ def test_a_homography_follows_a_facade_that_turns_away() -> None:
 
 
 def scene(rng: np.random.Generator, shared: int, others: int, code: NDArray[np.floating]) -> LocalFeatures:
-    """A view with the first `shared` points of a landmark, slightly turned, among others of its own."""
+    """A view with the first `shared` points of a landmark, slightly rotated, and other points."""
     base = np.random.default_rng(7).uniform(50, 450, (len(code), 2))[:shared]
     points = np.concatenate([base @ np.array([[0.98, -0.1], [0.1, 0.98]]).T + 5, rng.uniform(0, 500, (others, 2))])
     own = code[:shared] + 0.05 * rng.standard_normal((shared, code.shape[1]))

@@ -1,4 +1,4 @@
-"""DISC21 (Douze et al., 2021), its first subset: copies found among 4,991 references, by micro-AP over all queries."""
+"""DISC21 (Douze et al., 2021), first subset: find copies among 4,991 references; micro-AP over all queries."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from dolglab.errors import UserError
 from dolglab.measures import FirstAnswersMeasure, mean_scores
 
 FIGURES: tuple[Difficulty, ...] = ("uAP", "recall@P90", "recall@1", "recall@10")
-# Lines that a submission may have.
+# Most lines in a submission.
 LINES = 500_000
 PRECISION = 0.9
-FETCH = "dolglab prepare task=disc21 says what to fetch"
+FETCH = "dolglab prepare task=disc21 lists what to download"
 
 
 def disc21_benchmark(
@@ -39,12 +39,12 @@ def disc21_benchmark(
     Args:
         root: folder with `list_files/SUBSET_queries`, `SUBSET_references` and `SUBSET_ground_truth.csv`, and with
             `images/queries/ID.jpg` and `images/references/ID.jpg`.
-        subset: which one.
-        counts: how many references and queries it has.
-        name: what results call it.
+        subset: name of the subset.
+        counts: its numbers of references and queries.
+        name: the name in results.
 
-    Raises UserError for lists that are missing or of another form, images that are missing or listed twice, matches of
-    images that are not listed.
+    Raises UserError for missing or invalid lists, images that are missing or listed twice, and matches of images that
+    are not listed.
     """
     root, name = Path(root), name or f"disc21_{subset}"
     lists = root / "list_files"
@@ -67,30 +67,32 @@ def disc21_benchmark(
         difficulties=FIGURES,
         notes=notes,
         rules=Rules(
-            f"micro-AP, recall at precision {PRECISION}, recall@k of matches; each query's first {depth} answers, "
-            f"{LINES:,} in all at most, by their inner products",
-            "whole, not cropped; the size is the method's",
-            "nothing: matches that are not found stay in the divisor; scores are not normalised",
-            "equal scores count against the answer, wrong ones first",
+            f"micro-AP, recall at precision {PRECISION}, recall@k of matches; the first {depth} answers of each "
+            f"query, at most {LINES:,} in total, scored by inner products",
+            "not cropped; the method chooses the size",
+            "nothing: matches that are not found count as failures; scores are not normalised",
+            "equal scores are in the worst order: wrong answers first",
         ),
     )
 
 
 def _matches(path: Path, queries: list[str], references: list[str]) -> tuple[IntArray, ...]:
-    """For each query, ascending positions of its references."""
+    """The ascending positions of each query's references."""
     places, asked = ({name: place for place, name in enumerate(names)} for names in (references, queries))
     found: list[set[int]] = [set() for _ in queries]
     for row in read_table(path, ("query_id", "reference_id"), FETCH):
         query, reference = row["query_id"], row["reference_id"]
         if query not in asked or (reference and reference not in places):
-            raise UserError(f"{path}: {query} and {reference or 'no reference'} are not listed: lists of two versions")
+            raise UserError(
+                f"{path}: {query} and {reference or 'no reference'} are not listed: the lists have different versions"
+            )
         if reference:
             found[asked[query]].add(places[reference])
     return tuple(np.array(sorted(own), np.int64) for own in found)
 
 
 class CopyFigures(NamedTuple):
-    """Micro-AP; the greatest recall at precision 0.9 and its score, NaN where that is not reached."""
+    """Micro-AP; the highest recall at precision 0.9 and its score threshold, NaN if that is not reached."""
 
     micro_ap: float
     recall_at_p90: float
@@ -98,9 +100,9 @@ class CopyFigures(NamedTuple):
 
 
 def copy_figures(right: BoolArray, scores: NDArray[np.floating], matches: int) -> CopyFigures:
-    """Figures of all answers together, (n,) each, whether right and how sure, where there are so many matches.
+    """Figures of all answers together, given which are right and their scores, (n,) each, and the number of matches.
 
-    Equal scores stand in the worst order.
+    Equal scores are in the worst order.
     """
     order = np.lexsort((right, -scores))
     right, scores = right[order], scores[order]
@@ -116,7 +118,7 @@ def copy_figures(right: BoolArray, scores: NDArray[np.floating], matches: int) -
 
 
 def match_ranks(head: IntArray, scores: NDArray[np.floating], positives: IntArray) -> NDArray[np.float64]:
-    """The 0-based rank of each positive among a query's answers, (k,), behind equal scores; infinite if not found."""
+    """The 0-based rank of each positive among a query's answers, (k,), after equal scores; infinite if not found."""
     ranks = np.full(len(positives), np.inf)
     for place, positive in enumerate(positives.tolist()):
         at = np.flatnonzero(head == positive)
@@ -129,7 +131,7 @@ class CopyMeasure(FirstAnswersMeasure):
     """uAP, recall at precision 0.9, and recall of matches among the first 1 and 10.
 
     Args:
-        depth: how many first answers of each query are taken.
+        depth: number of first answers of each query.
     """
 
     name = ""
@@ -138,7 +140,7 @@ class CopyMeasure(FirstAnswersMeasure):
         self.depth = int(depth)
 
     def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
-        """The four figures; of uAP and recall at precision 0.9 there is none for a query."""
+        """The four figures; uAP and recall at precision 0.9 have no values for single queries."""
         ranked = next(iter(rankings.values()))
         top_k, scores = ranked.top_k[:, : self.depth], ranked.scores[:, : self.depth]
         right = np.array([np.isin(head, own) for head, own in zip(top_k, truth.easy, strict=True)])
@@ -153,5 +155,5 @@ class CopyMeasure(FirstAnswersMeasure):
         return Figures({name: mean_scores(own, value) for name, (value, own) in values.items()})
 
     def settings(self) -> dict[str, object]:
-        """The depth."""
+        """The arguments of the constructor."""
         return {"depth": self.depth}

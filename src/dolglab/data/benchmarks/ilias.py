@@ -1,6 +1,6 @@
-"""ILIAS (Kordopatis-Zilos et al., CVPR 2025): 1,000 objects among none, 5 or 100 million distractors of YFCC100M.
+"""ILIAS (Kordopatis-Zilos et al., CVPR 2025): 1,000 objects, with no, 5 or 100 million distractors from YFCC100M.
 
-Measured by its own mAP@1000. Its text queries need a network that reads text, and are not asked.
+The measure is its own mAP@1000. Its text queries need a network for text, and are not evaluated.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from dolglab.errors import UserError, truncate_list
 from dolglab.measures import FirstAnswersMeasure, mean_scores
 
 Variant = Literal["core", "mini", "full"]
-# Where the official groups of positives end: by the object's share of the image, and by the number of things in it.
+# Limits of the official groups of positives: the object's share of the image, and the number of other things in it.
 SCALE = (0.0, 0.06880213760855043, 0.13526567164179104, 0.2729876723163842, float("inf"))
 CLUTTER = (0.0, 18.0, 33.0, 53.0, float("inf"))
 DEPTH = 1000
-# Lines of a list that are read at a time.
+# Lines read at a time.
 BLOCK = 100_000
 MINI = "mini_ilias_yfcc100m_ids.txt"
-FETCH = "dolglab prepare task=ilias fetches it"
+FETCH = "dolglab prepare task=ilias downloads it"
 
 
 def ilias_benchmark(
@@ -54,18 +54,18 @@ def ilias_benchmark(
     counts: Counts = None,
     name: str | None = None,
 ) -> Benchmark:
-    """The image queries of ILIAS; its gallery is all positives and the variant's distractors.
+    """The image queries of ILIAS; the gallery has all positives and the distractors of the variant.
 
     Args:
         root: folder with `image_ids/`, `ilias_core/` and `yfcc100m/SHARD/KEY.jpg`; with `groups` also `taxonomy.json`.
         variant: `core` has no distractors, `mini` those of the published list of 5 million, `full` all.
-        groups: figures also by category, by scale and by clutter, as the official report has them.
-        subset: leave out distractors that are not there, and say so.
-        counts: how many gallery images and queries the variant has.
-        name: what results call it.
+        groups: also compute figures by category, scale and clutter, as in the official report.
+        subset: leave out missing distractors, and note it.
+        counts: numbers of gallery images and queries of the variant.
+        name: the name in results.
 
-    Raises UserError for a missing or wrong list, images that are not there or listed twice, another number than
-    `counts`, or a variant that there is not.
+    Raises UserError for a missing or invalid list, images that are missing or listed twice, numbers other than
+    `counts`, and an unknown variant.
     """
     if variant not in get_args(Variant):
         raise UserError(f"benchmark.variant must be {', '.join(get_args(Variant))}, not {variant}")
@@ -94,7 +94,7 @@ def ilias_benchmark(
     truth = [np.array(members[instance], np.int64) for instance in instances.tolist()]
     return make_benchmark(
         name,
-        # Core images are turned as they state; those of YFCC100M are taken as stored, as the official loader does.
+        # Core images are turned by their EXIF; those of YFCC100M are used as stored, as in the official loader.
         source=JoinedSource(images.source, OrientedSource(distractors.source, {}), asked.source),
         num_gallery=gallery,
         queries=np.arange(gallery, gallery + len(asked)),
@@ -105,9 +105,9 @@ def ilias_benchmark(
         orientation="exif",
         notes=tuple(notes),
         rules=Rules(
-            "mAP@1000 over image queries, precision at each hit over min(1000, positives)",
-            "whole, queries not cropped; turned by EXIF but for distractors; the size is the method's (official: the "
-            "longer side 384 to 768 by model, enlarged too)",
+            "mAP@1000 over image queries, precision at each hit, divided by min(1000, positives)",
+            "not cropped; turned by EXIF, except distractors; the method chooses the size (official: a longer side of "
+            "384 to 768, depending on the model, also enlarged)",
             "text queries; queries that could not be read",
             "equal scores are one step, as in scikit-learn's average precision; descriptors in float32 (official: 16)",
         ),
@@ -124,12 +124,12 @@ def instance_of(name: str) -> str:
 
 
 def distractor_file(key: str) -> str:
-    """Where a distractor lies below `yfcc100m`.
+    """The path of a distractor below `yfcc100m`.
 
     >>> distractor_file("yfcc100m_0000.tar/00a06beb2c")
     'yfcc100m_0000/00a06beb2c.jpg'
 
-    Raises ValueError for an id of another form.
+    Raises ValueError for an invalid id.
     """
     shard, _, photo = key.partition(".tar/")
     if not shard or not photo:
@@ -161,27 +161,27 @@ def distractor_names(root: Path, variant: Variant) -> NDArray[np.bytes_]:
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     if wanted is not None and len(names) != len(wanted):
-        raise UserError(f"{path} has {len(names):,} of the {len(wanted):,} images that {MINI} names: other versions")
+        raise UserError(f"{path} has {len(names):,} of the {len(wanted):,} images in {MINI}: the versions differ")
     return names
 
 
 def _positives(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
-    """Ids of the positives, scale and clutter of each."""
+    """Ids of the positives, and scale and clutter of each."""
     rows = [line.split(",") for line in read_lines(path, FETCH)]
     wrong = next((",".join(row) for row in rows if len(row) != 3), None)
     if wrong is not None:
-        raise UserError(f"{path}: {wrong!r} is not id,scale,clutter: another version of the list")
+        raise UserError(f"{path}: {wrong!r} is not id,scale,clutter: the list has another version")
     values = np.array([[number(value, f"{path}, {row[0]}") for value in row[1:]] for row in rows])
     return [row[0] for row in rows], values[:, 0], values[:, 1]
 
 
 def _distractors(root: Path, variant: Variant, subset: bool) -> tuple[Files, int]:
-    """The distractors that there are, and how many are listed."""
+    """The distractors that exist, and the number of listed ones."""
     names = distractor_names(root, variant)
     check_distinct_names(names, root / "image_ids")
     sizes = file_sizes(root / "yfcc100m", names)
     if not subset:
-        require_all(root / "yfcc100m", names, sizes, f"{FETCH}; subset=true evaluates what is there")
+        require_all(root / "yfcc100m", names, sizes, f"{FETCH}; subset=true evaluates the images that exist")
     listed, there = len(names), sizes >= 0
     if not there.all():
         kept = blocks(there)
@@ -195,13 +195,13 @@ def _categories(root: Path, instances: NDArray[np.str_]) -> NDArray[np.str_]:
     known = read_taxonomy(root / "taxonomy.json")
     missing = sorted({instance for instance in instances.tolist() if instance not in known})
     if missing:
-        raise UserError(f"{root / 'taxonomy.json'} does not name {truncate_list(missing)}: another version")
+        raise UserError(f"{root / 'taxonomy.json'} does not have {truncate_list(missing)}: it has another version")
     return np.array([known[instance] for instance in instances.tolist()], np.str_)
 
 
 def read_taxonomy(path: Path) -> dict[str, tuple[str, str]]:
-    """Category and subcategory of each object. Raises UserError for a file of another form."""
-    advice = "misc/taxonomy.json of github.com/ilias-vrg/ilias; benchmark.groups=false goes without"
+    """Category and subcategory of each object. Raises UserError for an invalid file."""
+    advice = "misc/taxonomy.json of github.com/ilias-vrg/ilias; benchmark.groups=false does not need it"
     try:
         return {
             instance: (category, f"{category}-{name}")
@@ -211,17 +211,17 @@ def read_taxonomy(path: Path) -> dict[str, tuple[str, str]]:
             for instance in listed
         }
     except (AttributeError, TypeError) as error:
-        raise UserError(f"{path} is no taxonomy of ILIAS ({advice})") from error
+        raise UserError(f"{path} is not a taxonomy of ILIAS ({advice})") from error
 
 
 def average_precision_tied(hits: BoolArray, scores: NDArray[np.floating], positives: int, k: int = DEPTH) -> float:
-    """One query's AP@k: the mean over min(k, positives) of the precision at each hit, equal scores being one step.
+    """AP@k of a query: the sum of the precision at each hit over min(k, positives); equal scores are one step.
 
     Args:
         hits: (n,) whether each answer is a positive.
-        scores: (n,) theirs, falling.
-        positives: how many there are, found or not.
-        k: how many first answers count.
+        scores: (n,) their scores, in descending order.
+        positives: number of positives, found or not.
+        k: number of first answers that count.
 
     >>> average_precision_tied(np.array([False, False, False, True]), np.full(4, 0.5), 1)
     0.25
@@ -234,7 +234,7 @@ def average_precision_tied(hits: BoolArray, scores: NDArray[np.floating], positi
 
 
 def instance_means(ap: NDArray[np.float64], instances: NDArray[np.str_]) -> NDArray[np.float64]:
-    """The mean AP of each object, at the first of its queries, and NaN at the others, (Q,): one value an object."""
+    """The mean AP of each object, at its first query, with NaN at its other queries, (Q,): one value per object."""
     means = np.full(len(ap), np.nan)
     answered = np.flatnonzero(np.isfinite(ap))
     _, first, place = np.unique(instances[answered], return_index=True, return_inverse=True)
@@ -244,14 +244,14 @@ def instance_means(ap: NDArray[np.float64], instances: NDArray[np.str_]) -> NDAr
 
 
 class ILIASMeasure(FirstAnswersMeasure):
-    """mAP@1000, and as asked the official report by category, scale and clutter.
+    """mAP@1000, and optionally the official report by category, scale and clutter.
 
     Args:
         instances: (Q,) the object of each query.
-        scale, clutter: (P,) of each positive, which are the gallery's first images.
-        most: how many positives an object has at most.
-        categories: (Q, 2) category and subcategory of each query; None for mAP alone.
-        k: how many first answers count.
+        scale, clutter: (P,) of each positive; positives are the first images of the gallery.
+        most: the largest number of positives of an object.
+        categories: (Q, 2) category and subcategory of each query; None for mAP only.
+        k: number of first answers that count.
     """
 
     def __init__(
@@ -266,7 +266,7 @@ class ILIASMeasure(FirstAnswersMeasure):
         self.instances, self.scale, self.clutter, self.categories = instances, scale, clutter, categories
         self.k, self.most = int(k), int(most)
         self.name = f"mAP@{self.k}"
-        # Positives of other groups are taken out before the cut.
+        # Positives of other groups are removed before the list is cut.
         self.depth = self.k if categories is None else self.k + self.most
         self._kept: dict[Difficulty, BoolArray] = {}
         if categories is not None:
@@ -276,14 +276,14 @@ class ILIASMeasure(FirstAnswersMeasure):
 
     @property
     def difficulties(self) -> tuple[Difficulty, ...]:
-        """All, then categories, subcategories, groups of scale and of clutter."""
+        """All, then categories, subcategories, and groups by scale and clutter."""
         named = (
             () if self.categories is None else [*np.unique(self.categories[:, 0]), *np.unique(self.categories[:, 1])]
         )
         return ("all", *map(str, named), *self._kept)
 
     def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
-        """Mean over the queries that were answered; of a category, over its objects the mean over their queries."""
+        """The mean over answered queries; for a category, the mean over its objects of their means over queries."""
         ranked = next(iter(rankings.values()))
         ap = self.average_precisions(truth, ranked)
         values = {"all": ap}
@@ -295,7 +295,7 @@ class ILIASMeasure(FirstAnswersMeasure):
         return Figures({difficulty: mean_scores(own) for difficulty, own in values.items()})
 
     def settings(self) -> dict[str, object]:
-        """Objects, groups and depth."""
+        """The arguments of the constructor."""
         grouped = {} if self.categories is None else {"categories": self.categories}
         groups = {"scale": self.scale, "clutter": self.clutter, "most": self.most, **grouped}
         return {"instances": self.instances, "k": self.k, **groups}
@@ -303,7 +303,7 @@ class ILIASMeasure(FirstAnswersMeasure):
     def average_precisions(
         self, truth: GroundTruth, ranked: Ranked, kept: BoolArray | None = None
     ) -> NDArray[np.float64]:
-        """(Q,) AP of each query, NaN for those without an answer or without a positive that is `kept`, (P,)."""
+        """(Q,) AP of each query; NaN if it has no answer, or no positive in `kept`, (P,)."""
         ap = np.full(len(truth), np.nan)
         for query, (head, scores, positives) in enumerate(zip(ranked.top_k, ranked.scores, truth.easy, strict=True)):
             wanted = positives if kept is None else positives[kept[positives]]

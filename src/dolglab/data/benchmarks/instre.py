@@ -1,4 +1,4 @@
-"""INSTRE (Wang and Jiang, 2015) by the protocol of Iscen et al. (CVPR 2017): 1,250 queries among 27,293 images."""
+"""INSTRE (Wang and Jiang, 2015) with the protocol of Iscen et al. (CVPR 2017): 1,250 queries, 27,293 images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dolglab.measures import GroupedAveragePrecision
 
 SUBSETS = ("INSTRE-S1", "INSTRE-S2", "INSTRE-M")
 TRUTH = "gnd_instre.mat"
-FETCH = "dolglab prepare task=instre says what to fetch"
+FETCH = "dolglab prepare task=instre lists what to download"
 
 
 def instre_benchmark(root: str | Path, crop: Crop = "pil", counts: Counts = None, name: str | None = None) -> Benchmark:
@@ -24,11 +24,11 @@ def instre_benchmark(root: str | Path, crop: Crop = "pil", counts: Counts = None
 
     Args:
         root: folder with `gnd_instre.mat` and the folders `INSTRE-S1`, `INSTRE-S2` and `INSTRE-M`.
-        crop: how queries are cut to their boxes (see `crop_query`); "none" is another protocol, and named so.
-        counts: how many gallery images and queries there are.
-        name: what results call it.
+        crop: how queries are cropped to their boxes (see `crop_query`); "none" is another protocol, with another name.
+        counts: numbers of gallery images and queries.
+        name: the name in results.
 
-    Raises UserError for a ground truth of another form, images that are missing or listed twice, other numbers.
+    Raises UserError for an invalid ground truth, images that are missing or listed twice, and other numbers.
     """
     root = Path(root)
     if crop not in get_args(Crop):
@@ -52,19 +52,19 @@ def instre_benchmark(root: str | Path, crop: Crop = "pil", counts: Counts = None
         crop=crop,
         notes=notes,
         rules=Rules(
-            "mAP by trapezoids (compute_map.m), a positive that is not found counts as one at precision 0",
+            "mAP by trapezoids (compute_map.m); positives that are not found have precision 0",
             "as published, at most 1,000 pixels; queries cropped to their boxes"
             if crop != "none"
-            else "as published, at most 1,000 pixels; queries not cropped, which papers do not do",
+            else "as published, at most 1,000 pixels; queries not cropped, unlike in papers",
             "nothing",
         ),
     )
 
 
 def read_ground_truth(path: Path) -> tuple[list[str], list[str], tuple[IntArray, ...], NDArray[np.float64]]:
-    """Names of gallery and queries, (0-based) gallery positions of each query's positives, boxes x1 y1 x2 y2, (Q, 4).
+    """Names of gallery and queries, 0-based gallery positions of each query's positives, boxes x1 y1 x2 y2, (Q, 4).
 
-    Raises UserError for no such file, or one of another form.
+    Raises UserError for a missing or invalid file.
     """
     import scipy.io
 
@@ -72,18 +72,20 @@ def read_ground_truth(path: Path) -> tuple[list[str], list[str], tuple[IntArray,
         raise UserError(f"{path} is missing ({FETCH})")
     try:
         raw = scipy.io.loadmat(path, simplify_cells=True)
-    except Exception as error:  # scipy raises nearly anything for what is no MATLAB file.
-        raise UserError(f"{path} is no MATLAB file of version 5 ({error})") from error
+    except Exception as error:  # scipy raises almost anything for other files.
+        raise UserError(f"{path} is not a MATLAB file of version 5 ({error})") from error
     try:
         gallery, queries = ([str(name) for name in np.atleast_1d(raw[key])] for key in ("imlist", "qimlist"))
         entries: list[dict[str, Any]] = list(np.atleast_1d(raw["gnd"]))
-        # Unsigned 16 bits, whose sums wrap.
+        # The file has unsigned 16 bits, which overflow.
         positives = tuple(np.atleast_1d(entry["ok"]).astype(np.int64) - 1 for entry in entries)
         boxes = np.array([entry["bbx"] for entry in entries], np.float64).reshape(len(entries), 4)
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f"{path} is no ground truth of INSTRE, imlist, qimlist, gnd.ok and gnd.bbx: {error}") from error
+        raise UserError(
+            f"{path} is not INSTRE's ground truth (imlist, qimlist, gnd.ok and gnd.bbx): {error}"
+        ) from error
     if len(entries) != len(queries):
-        raise UserError(f"{path}: {len(queries)} queries, {len(entries)} ground truths")
+        raise UserError(f"{path}: {len(queries)} queries but {len(entries)} ground truths")
     for query, (own, box) in enumerate(zip(positives, boxes.tolist(), strict=True)):
         if len(own) and not 0 <= int(own.min()) <= int(own.max()) < len(gallery):
             raise UserError(f"{path}: query {queries[query]} names an image outside the gallery of {len(gallery)}")

@@ -1,4 +1,4 @@
-"""What benchmarks share: lists that are read and checked, and a benchmark made of listed files."""
+"""Shared by benchmarks: reading and checking lists, and making a benchmark of listed files."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from dolglab.data.sources import FolderSource, encode_names, file_sizes, require
 from dolglab.errors import UserError, truncate_list
 
 NOTHING = np.empty(0, np.int64)
-# How many images a published list has, gallery and queries; None where that was not established.
+# Published numbers of images, gallery and queries; None if unknown.
 Counts = Sequence[int | None] | None
-GALLERY_TIES = "equal scores stand in gallery order"
-UNCHECKED = "the number of images was not checked against a published one"
+GALLERY_TIES = "equal scores are in gallery order"
+UNCHECKED = "the number of images was not compared with the published one"
 
 
 @dataclass(frozen=True)
 class Files:
-    """Listed files: source, and the bytes of each, (N,)."""
+    """Listed files: the source, and the size of each in bytes, (N,)."""
 
     source: FolderSource
     sizes: IntArray
-    # As `FolderSource` keeps them.
+    # Encoded as in `FolderSource`.
     names: NDArray[np.bytes_]
 
     def __len__(self) -> int:
@@ -41,7 +41,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Rules:
-    """How a benchmark's figures are made, in words: what is measured, of which images, ties, and what is left out."""
+    """The protocol of a benchmark in words: the measure, the images, ties, and what is left out."""
 
     measure: str
     images: str
@@ -49,14 +49,14 @@ class Rules:
     ties: str = GALLERY_TIES
 
     def protocol(self) -> dict[str, str]:
-        """As `Benchmark.protocol` has it."""
+        """The form of `Benchmark.protocol`."""
         return {"measure": self.measure, "images": self.images, "ties": self.ties, "left out": self.left_out}
 
 
 def listed_files(root: Path, names: Sequence[str], advice: str) -> Files:
-    """The files of some names below `root`.
+    """The files with these names below `root`.
 
-    Raises UserError for no folder, a name that comes twice, or files that are not there; `advice` says what to do.
+    Raises UserError for a missing folder, duplicate names, or missing files; `advice` says what to do.
     """
     if not root.is_dir():
         raise UserError(f"folder not found: {root} ({advice})")
@@ -68,7 +68,7 @@ def listed_files(root: Path, names: Sequence[str], advice: str) -> Files:
 
 
 def check_distinct_names(names: NDArray[np.bytes_], where: object) -> None:
-    """Raise UserError for names that come twice."""
+    """Raise UserError for duplicate names."""
     repeated = repeated_names(names)
     if repeated:
         first = truncate_list([os.fsdecode(name) for name in repeated])
@@ -76,20 +76,20 @@ def check_distinct_names(names: NDArray[np.bytes_], where: object) -> None:
 
 
 def check_counts(name: str, root: Path, gallery: int, queries: int, counts: Counts) -> tuple[str, ...]:
-    """Notes for the figures: that numbers of images were not checked, where they are not.
+    """Notes for the figures: `UNCHECKED` if `counts` is None.
 
-    Raises UserError for other numbers than `counts`, gallery and queries.
+    Raises UserError if the numbers of gallery images and queries differ from `counts`.
     """
     if counts is None:
         return (UNCHECKED,)
     found = (gallery, queries)
     if len(counts) != 2 or not all(count is None or isinstance(count, int) for count in counts):
-        raise UserError(f"benchmark.counts is null or two numbers, gallery and queries, not {counts}")
+        raise UserError(f"benchmark.counts must be null or two numbers, gallery and queries, not {counts}")
     if any(count not in (None, own) for count, own in zip(counts, found, strict=True)):
         wanted = " and ".join(f"{'?' if count is None else f'{count:,}'}" for count in counts)
         raise UserError(
             f"{name} has {wanted} gallery images and queries, {root} has {gallery:,} and {queries:,}: another version, "
-            "or a part of it (benchmark.counts=null measures what is there, and says so)"
+            "or a part of it (benchmark.counts=null measures the images that exist, and notes it)"
         )
     return ()
 
@@ -110,12 +110,12 @@ def make_benchmark(
     crop: Crop = "none",
     **about: Any,
 ) -> Benchmark:
-    """A benchmark whose positives are not divided; `itself` says that queries lie in the gallery and are no answers.
+    """A benchmark without grades of positives; with `itself`, each query is a gallery image and not its own answer.
 
-    Raises UserError where no query has a positive.
+    Raises UserError if no query has a positive.
     """
     if not any(map(len, positives)):
-        raise UserError(f"{name}: no query has a positive in the gallery, so there is nothing to find")
+        raise UserError(f"{name}: no query has a positive in the gallery")
     none = (NOTHING,) * len(queries)
     truth = (
         GroundTruth(easy=tuple(positives), hard=none, junk=tuple(queries[row : row + 1] for row in range(len(queries))))
@@ -139,7 +139,7 @@ def make_benchmark(
 
 
 def fingerprint(files: Sequence[Files], positives: Sequence[IntArray], *more: object) -> str:
-    """A short digest of names, sizes in bytes and ground truth, and of what else decides figures; a part at a time."""
+    """A short digest of names, sizes in bytes, ground truth, and everything else that affects figures."""
     digest = hashlib.sha256()
     for part in files:
         for names in blocks(part.names):
@@ -154,9 +154,9 @@ def fingerprint(files: Sequence[Files], positives: Sequence[IntArray], *more: ob
 
 
 def read_lines(path: Path, advice: str) -> list[str]:
-    """The lines of a text file, without blank ones.
+    """The lines of a text file, without blank lines.
 
-    Raises UserError for no file, one that is damaged or no UTF-8, or without lines.
+    Raises UserError if the file is missing, unreadable, not UTF-8, or empty.
     """
     try:
         text = path.read_bytes().decode()
@@ -170,7 +170,7 @@ def read_lines(path: Path, advice: str) -> list[str]:
 
 
 def read_table(path: Path, columns: Collection[str], advice: str, separator: str = ",") -> list[dict[str, str]]:
-    """The rows of a table with a heading. Raises UserError as `read_lines`, and without one of the columns."""
+    """The rows of a table with a header. Raises UserError like `read_lines`, and if a column is missing."""
     lines = read_lines(path, advice)
     rows = csv.DictReader(lines, delimiter=separator)
     missing = [column for column in columns if column not in (rows.fieldnames or ())]
@@ -179,25 +179,25 @@ def read_table(path: Path, columns: Collection[str], advice: str, separator: str
     found = list(rows)
     for number, row in enumerate(found, start=2):
         if None in row or None in row.values():
-            raise UserError(f"{path}, line {number}: not {len(rows.fieldnames or ())} columns")
+            raise UserError(f"{path}, line {number}: expected {len(rows.fieldnames or ())} columns")
     return found
 
 
 def read_json(path: Path, advice: str) -> Any:
-    """What a JSON file holds. Raises UserError for no such file."""
+    """The content of a JSON file. Raises UserError if it is missing or invalid."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"no JSON, {error}"
+        reason = error.strerror if isinstance(error, OSError) else f"not JSON, {error}"
         raise UserError(f"{path} cannot be read ({reason}; {advice})") from error
 
 
 def number(value: object, what: str, kind: Literal["whole", "any"] = "any") -> float:
-    """A finite number. Raises UserError, which `what` opens, for anything else."""
+    """A finite number. Raises UserError, which begins with `what`, for anything else."""
     try:
         found = int(str(value)) if kind == "whole" else float(str(value))
     except ValueError:
         found = float("nan")
     if not np.isfinite(found):
-        raise UserError(f"{what}: {value!r} is no {'whole ' if kind == 'whole' else ''}number")
+        raise UserError(f"{what}: {value!r} is not a {'whole ' if kind == 'whole' else ''}number")
     return found

@@ -1,6 +1,6 @@
-"""The Met (Ypsilantis et al., NeurIPS 2021): visitors' photographs, classified by those of the museum; GAP, GAP-, ACC.
+"""The Met (Ypsilantis et al., NeurIPS 2021): classify visitors' photographs by the museum's; GAP, GAP-, ACC.
 
-Many test photographs show no exhibit: what is said of them is wrong, and a sure answer costs GAP.
+Many test photographs show no exhibit: any answer to them is wrong, and a confident one lowers GAP.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from dolglab.measures import FirstAnswersMeasure, mean_scores
 
 Variant = Literal["full", "mini"]
 DATABASE = {"full": "MET_database.json", "mini": "mini_MET_database.json"}
-FETCH = "dolglab prepare task=met, or met_mini, fetches it"
-# The official grid, of which the first best of validation is taken.
+FETCH = "dolglab prepare task=met, or met_mini, downloads it"
+# The official grid; the best on validation is used, the first of equals.
 NEIGHBOURS = (1, 2, 3, 5, 7, 10)
 TEMPERATURES = (0.01, 0.1, 1.0, 5.0, 10.0, 15.0, 20.0)
 FIGURES: tuple[Difficulty, ...] = ("GAP", "GAP-", "ACC")
-# The label of a photograph of no exhibit.
+# The label of a photograph without an exhibit.
 NO_EXHIBIT = -1
 
 
@@ -49,24 +49,24 @@ def met_benchmark(
     counts: Counts = None,
     name: str | None = None,
 ) -> Benchmark:
-    """The database as gallery; the photographs of the test, and of validation to choose by, as queries.
+    """The database as gallery; the photographs of test and validation as queries.
 
     Args:
         root: folder with `ground_truth/*.json` and `images/`.
         variant: whether `MET_database.json` or `mini_MET_database.json` is the gallery.
-        neighbours, temperatures: of the classifier; of several, those best by GAP on validation are taken. One each
-            is taken as it is, without validation.
-        counts: how many database photographs and test photographs there are.
-        name: what results call it.
+        neighbours, temperatures: of the classifier; the pair with the best GAP on validation is used. A single pair
+            is used without validation.
+        counts: numbers of database and test photographs.
+        name: the name in results.
 
-    Raises UserError for a variant there is not, an empty or wrong grid, lists of another form, photographs that are
-    missing or listed twice, other numbers than `counts`.
+    Raises UserError for an unknown variant, an empty or invalid grid, invalid lists, photographs that are missing or
+    listed twice, and numbers other than `counts`.
     """
     if variant not in get_args(Variant):
         raise UserError(f"benchmark.variant must be {' or '.join(get_args(Variant))}, not {variant}")
     grid = list(product(sorted(neighbours), temperatures))
     if not grid or not all(isinstance(k, int) and k >= 1 and t > 0 for k, t in grid):
-        raise UserError("benchmark.neighbours are whole numbers from 1, benchmark.temperatures numbers above 0")
+        raise UserError("benchmark.neighbours must be whole numbers from 1, and benchmark.temperatures numbers above 0")
     root, name = Path(root), name or ("met" if variant == "full" else "met_mini")
     lists = root / "ground_truth"
     database = read_listed(lists / DATABASE[variant], "id")
@@ -74,7 +74,7 @@ def met_benchmark(
     validation = read_listed(lists / "valset.json", "MET_id", optional=True) if len(grid) > 1 else []
     for kind, part in (("test", test), ("validation", validation)):
         if part and all(label == NO_EXHIBIT for _, label in part):
-            raise UserError(f"{lists}: no {kind} photograph shows an exhibit (MET_id), so that there is no GAP")
+            raise UserError(f"{lists}: no {kind} photograph shows an exhibit (MET_id), so GAP is undefined")
     notes = check_counts(name, root, len(database), len(test), counts)
     files = [listed_files(root / "images", [path for path, _ in part], FETCH) for part in (database, test, validation)]
     labels, asked = (np.array([label for _, label in part], np.int64) for part in (database, [*test, *validation]))
@@ -93,26 +93,27 @@ def met_benchmark(
         difficulties=FIGURES,
         notes=notes,
         rules=Rules(
-            "GAP of one answer each test photograph, over exhibits; GAP- without photographs of none; ACC, the share "
-            "of exhibits named rightly; nearest neighbours voting by softmax",
-            "whole, in their published size (official: no resizing; whitened to 512 values learned on the database)",
-            "nothing: exhibits that are not in the database, or could not be read, stay in the divisors",
-            "equal confidences stand in test order (official: undefined), equal classes by smallest number",
+            "GAP with one answer per test photograph; GAP- without photographs that show no exhibit; ACC, the share "
+            "of correctly classified exhibits; nearest neighbours vote by softmax",
+            "not cropped, at their published size (official: no resizing; whitened to 512 values, learned on the "
+            "database)",
+            "nothing: exhibits that are not in the database, or could not be read, count as failures",
+            "equal confidences are in test order (official: undefined); of equal classes, the smallest number",
         ),
     )
 
 
 def read_listed(path: Path, key: str, optional: bool = False) -> list[tuple[str, int]]:
-    """Path and label of each photograph; where that is `optional`, those without are labelled `NO_EXHIBIT`.
+    """Path and label of each photograph; if labels are `optional`, missing ones are `NO_EXHIBIT`.
 
-    Raises UserError for a file of another form.
+    Raises UserError for an invalid file.
     """
     rows = read_json(path, FETCH)
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "path" in row for row in rows) or not rows:
-        raise UserError(f"{path} is no list of photographs with a path: another version")
+        raise UserError(f"{path} is not a list of photographs with a path: it has another version")
     without = next((row["path"] for row in rows if key not in row and not optional), None)
     if without is not None:
-        raise UserError(f"{path}: {without} has no {key}: another version")
+        raise UserError(f"{path}: {without} has no {key}: the file has another version")
     return [(str(row["path"]), _label(row, key, path)) for row in rows]
 
 
@@ -121,7 +122,7 @@ def _label(row: Mapping[str, Any], key: str, path: Path) -> int:
 
 
 class Answers(NamedTuple):
-    """The class that each query is said to show, (Q,), and how sure that is, (Q,) from 0 to 1; NaN for no answer."""
+    """The predicted class of each query, (Q,), and its confidence, (Q,) from 0 to 1; NaN without an answer."""
 
     labels: IntArray
     confidences: NDArray[np.float64]
@@ -130,16 +131,16 @@ class Answers(NamedTuple):
 def classify(
     labels: IntArray, scores: NDArray[np.floating], classes: IntArray, neighbours: int, temperature: float
 ) -> Answers:
-    """The official classifier: softmax of each class's largest similarity, never below 0, over all classes.
+    """The official classifier: a softmax over all classes of each one's largest similarity, clipped at 0.
 
     Args:
-        labels: (Q, k) classes of the nearest images, best first; where a score is -inf there is no image.
-        scores: (Q, k) theirs.
-        classes: all, ascending.
-        neighbours: how many nearest images count.
-        temperature: what similarities are multiplied by.
+        labels: (Q, k) classes of the nearest images, best first; a score of -inf means no image.
+        scores: (Q, k) their similarities.
+        classes: all classes, ascending.
+        neighbours: number of nearest images that count.
+        temperature: factor on the similarities.
 
-    Classes that are not met count with a similarity of 0; of equal ones the smallest number is taken.
+    Classes without a neighbour have a similarity of 0; of equal classes, the smallest number is used.
     """
     found, sure = np.full(len(labels), NO_EXHIBIT), np.full(len(labels), np.nan)
     for query, (own, values) in enumerate(zip(labels[:, :neighbours], scores[:, :neighbours], strict=True)):
@@ -150,7 +151,7 @@ def classify(
         largest = np.zeros(len(met))
         np.maximum.at(largest, place, values[there].astype(np.float64))
         best = float(largest.max())
-        # Of classes at 0 most are not met.
+        # At 0, all classes are equal, and the smallest number is used.
         found[query] = met[largest.argmax()] if best > 0 else classes[0]
         others = (len(classes) - len(met)) * np.exp(-temperature * best)
         sure[query] = 1 / (np.exp(temperature * (largest - best)).sum() + others)
@@ -158,9 +159,10 @@ def classify(
 
 
 def global_precision(right: BoolArray, confidences: NDArray[np.float64], exhibits: int) -> float:
-    """GAP of one answer a query: precision at each right one of the list by falling confidence, over `exhibits`.
+    """GAP with one answer per query: the sum of the precision at each right answer, divided by `exhibits`.
 
-    `right` and `confidences` are (n,); a query without an answer, NaN, is not in the list.
+    Answers are sorted by descending confidence. `right` and `confidences` are (n,); queries without an answer, NaN,
+    are left out.
     """
     order = np.argsort(-confidences, kind="stable")
     ranked = right[order][np.isfinite(confidences[order])]
@@ -169,13 +171,13 @@ def global_precision(right: BoolArray, confidences: NDArray[np.float64], exhibit
 
 
 class MetMeasure(FirstAnswersMeasure):
-    """GAP, GAP- and ACC of the test, by the classifier that is best on validation.
+    """GAP, GAP- and ACC on the test, with the classifier that is best on validation.
 
     Args:
-        labels: (N,) of the gallery.
-        asked: (Q,) of the queries, first those of the test; `NO_EXHIBIT` for photographs of none.
-        tested: how many queries are of the test.
-        grid: neighbours and temperatures to choose from.
+        labels: (N,) labels of the gallery.
+        asked: (Q,) labels of the queries, those of the test first; `NO_EXHIBIT` if there is none.
+        tested: number of test queries.
+        grid: pairs of neighbours and temperature to choose from.
     """
 
     name = ""
@@ -187,7 +189,7 @@ class MetMeasure(FirstAnswersMeasure):
         self.depth = max(k for k, _ in self.grid)
 
     def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
-        """The three figures; only ACC is a mean over queries. `answers` are those of the test."""
+        """The three figures; only ACC is a mean over queries. `answers` has those of the test."""
         ranked = next(iter(rankings.values()))
         neighbours, temperature = self.chosen(ranked)
         test = slice(self.tested)
@@ -213,7 +215,7 @@ class MetMeasure(FirstAnswersMeasure):
         return Figures(evaluation, answers=said_of, notes=(said + how,))
 
     def chosen(self, ranked: Ranked) -> tuple[int, float]:
-        """Neighbours and temperature: the first of the best on validation."""
+        """The neighbours and temperature that are best on validation, the first of equals."""
         if len(self.grid) == 1:
             return self.grid[0]
         validation = slice(self.tested, None)
@@ -228,7 +230,7 @@ class MetMeasure(FirstAnswersMeasure):
         return max(self.grid, key=gap)
 
     def settings(self) -> dict[str, object]:
-        """Labels, and what there is to choose from."""
+        """The arguments of the constructor."""
         return {"labels": self.labels, "asked": self.asked, "tested": self.tested, "grid": self.grid}
 
     def _answers(self, ranked: Ranked, queries: slice, neighbours: int, temperature: float) -> Answers:

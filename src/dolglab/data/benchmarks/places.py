@@ -1,7 +1,7 @@
-"""Visual place recognition: Pittsburgh, MSLS, Nordland, Tokyo 24/7; recall of images within 25 m, or some frames.
+"""Visual place recognition: Pittsburgh, MSLS, Nordland, Tokyo 24/7; recall of images within 25 m or a few frames.
 
-The layout and rule are those of VPR-methods-evaluation and of mapillary_sls. Several sets go under one name and differ:
-the variant is part of the name.
+Layouts and rules are those of VPR-methods-evaluation and mapillary_sls. Different data sets share a name, so the
+variant is part of the name.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ from dolglab.measures import FirstAnswersMeasure, mean_scores
 
 RADIUS = 25.0
 KAPPAS = (1, 5, 10, 20)
-# Rounding of differences of coordinates, which are given in centimetres.
+# Tolerance for rounding in differences of coordinates, which have centimetres.
 ROUNDING = 1e-6
 SIDES = ("database", "queries")
-# What a table of positions may have: metres of UTM on the datum WGS84, which names of images hold too.
+# Columns of a table of positions: metres of UTM on the datum WGS84, as in names of images.
 CSV_COLUMNS = ("image", "utm_east", "utm_north")
 MSLS_CITIES = ("cph", "sf")
-HINT = "docs/benchmarks.md says what to fetch, and where it must lie"
+HINT = "docs/benchmarks.md describes what to download, and where to put it"
 RECALL = "share of all queries with an image within {near} among the first k"
-SIZES = "whole, not cropped; the size is the method's (224 to 640 pixels are usual)"
-ORDER = "equal scores stand in the order of sorted names; inner products of unit descriptors, whose order L2 has too"
+SIZES = "not cropped; the method chooses the size (224 to 640 pixels are usual)"
+ORDER = "equal scores are in the order of sorted names; inner products of unit descriptors, the same order as by L2"
 FAILURES = "nothing: a query without a near image, or that could not be read, counts as a failure"
 
 
 @dataclass(frozen=True)
 class Places:
-    """Images below a root and where they were taken: names, and (N, 2) metres east and north."""
+    """Images below a root and their positions: names, and (N, 2) metres east and north."""
 
     names: list[str]
     metres: NDArray[np.float64]
 
     def take(self, rows: IntArray) -> Places:
-        """Some of them, in that order."""
+        """The images at these rows, in that order."""
         return Places([self.names[row] for row in rows.tolist()], self.metres[rows])
 
 
@@ -65,19 +65,19 @@ def places_benchmark(
     radius: float = RADIUS,
     counts: Counts = None,
 ) -> Benchmark:
-    """Database and queries of a set of places, each image's position in its name `@EAST@NORTH@...` or in a table.
+    """Database and queries of a set of places; positions are in names, `@EAST@NORTH@...`, or in a table.
 
     Args:
         root: the set's folder.
-        name: what results call it, variant included.
+        name: the name in results, including the variant.
         split: the folder below it with `database/` and `queries/`; a list `database_images_paths.txt` beside such a
-            folder replaces what is found in it.
+            folder replaces its content.
         positions: read `database.csv` and `queries.csv` beside the folders instead of names; columns `CSV_COLUMNS`.
-        radius: metres within which a database image is a positive, that distance included.
-        counts: how many images the variant has.
+        radius: largest distance of a positive in metres, inclusive.
+        counts: numbers of images of the variant.
 
-    Raises UserError for no such folder, images that are missing or listed twice, names without a position, a table
-    that does not say its datum, another number than `counts`.
+    Raises UserError for a missing folder, images that are missing or listed twice, names without a position, a table
+    without the columns, and numbers other than `counts`.
     """
     folder = Path(root) / split
     if isinstance(radius, bool) or not radius > 0:
@@ -90,16 +90,16 @@ def places_benchmark(
 
 
 def nordland_benchmark(root: str | Path, name: str, every: int, tolerance: int, counts: Counts = None) -> Benchmark:
-    """Two seasons of one railway, frame by frame: `root/ref` and `root/query`, in the order of numbers in names.
+    """Two seasons of a railway journey: frames `root/ref` and `root/query`, sorted by the numbers in names.
 
     Args:
         root: the folder.
-        name: what results call it, variant included.
-        every: the query at place i shows the database frame i times this.
-        tolerance: how many frames off still count.
-        counts: how many images the variant has.
+        name: the name in results, including the variant.
+        every: query i shows database frame i * every.
+        tolerance: largest distance of a positive in frames.
+        counts: numbers of images of the variant.
 
-    Raises UserError as `places_benchmark`, and for more queries than frames.
+    Raises UserError like `places_benchmark`, and for more queries than frames.
     """
     root = Path(root)
     for key, value, least in (("every", every, 1), ("tolerance", tolerance, 0)):
@@ -113,8 +113,8 @@ def nordland_benchmark(root: str | Path, name: str, every: int, tolerance: int, 
     database, queries = sides
     if len(queries.names) and queries.metres[-1, 1] >= len(database.names):
         raise UserError(
-            f"{root}: {len(queries.names):,} queries, each {every} frames on, of {len(database.names):,} database "
-            "frames: another variant"
+            f"{root}: {len(queries.names):,} queries, {every} frames apart, do not fit {len(database.names):,} "
+            "database frames: another variant"
         )
     near = f"{tolerance} frames of its own"
     return _benchmark(
@@ -123,25 +123,25 @@ def nordland_benchmark(root: str | Path, name: str, every: int, tolerance: int, 
 
 
 def _by_numbers(name: str) -> tuple[list[int], str]:
-    """Sorts names by the numbers in them, padded or not."""
+    """A sort key by the numbers in a name, padded or not."""
     return [int(part) for part in re.findall(r"\d+", name)], name
 
 
 def msls_benchmark(
     root: str | Path, name: str, cities: Sequence[str] = MSLS_CITIES, radius: float = RADIUS, counts: Counts = None
 ) -> Benchmark:
-    """Mapillary street-level sequences as published: `root/train_val/CITY/{database,query}` with their tables.
+    """Mapillary Street-Level Sequences as published: `root/train_val/CITY/{database,query}` with their tables.
 
-    Images of the subtask `all` that are no panoramas; queries without a positive are left out, as the official
-    evaluator does. The cities lie in one gallery.
+    Images of the subtask `all` that are not panoramas. Queries without a positive are left out, as in the official
+    evaluator. All cities form one gallery.
 
     Args:
         root: the folder of MSLS.
-        name: what results call it, variant included.
-        cities: those whose images are taken.
-        radius, counts: as for `places_benchmark`.
+        name: the name in results, including the variant.
+        cities: the cities to use.
+        radius, counts: see `places_benchmark`.
 
-    Raises UserError as `places_benchmark`.
+    Raises UserError like `places_benchmark`.
     """
     root = Path(root)
     parts = {side: [_msls_part(root, f"train_val/{city}/{side}") for city in cities] for side in ("database", "query")}
@@ -158,8 +158,8 @@ def msls_benchmark(
         radius,
         PlaceMeasure(maps=True),
         counts,
-        f"{RECALL.format(near=f'{radius:g} m')}, and mAP@k over min(k, positives), as mapillary_sls has them",
-        "panoramas, images of no subtask, queries without a near image",
+        f"{RECALL.format(near=f'{radius:g} m')}, and mAP@k with min(k, positives), as in mapillary_sls",
+        "panoramas, images without a subtask, queries without a near image",
     )
 
 
@@ -174,7 +174,9 @@ def _msls_part(root: Path, folder: str) -> Places:
     keys = [row["key"] for row in rows]
     for file, other in (("subtask_index.csv", subtasks), ("raw.csv", raw)):
         if [row["key"] for row in other] != keys:
-            raise UserError(f"{home / file} names other images than postprocessed.csv: files of several versions")
+            raise UserError(
+                f"{home / file} and postprocessed.csv list different images: the files have different versions"
+            )
     kept = [
         row
         for row, subtask, stored in zip(rows, subtasks, raw, strict=True)
@@ -215,13 +217,13 @@ def _benchmark(
 
 
 def read_names(folder: Path, side: str) -> Places:
-    """The images of `folder/side`, by sorted names that hold their positions. Raises UserError for other names."""
+    """The images of `folder/side`, sorted by name, with positions in the names. Raises UserError for other names."""
     names = sorted(_images(folder, side))
     return Places(names, np.array([utm_of(name) for name in names]).reshape(-1, 2))
 
 
 def utm_of(name: str) -> tuple[float, float]:
-    """Metres east and north in an image's name.
+    """Metres east and north, from an image's name.
 
     >>> utm_of("test/database/@0550521.92@4178662.62@10@S@@@@@@@@@@.jpg")
     (550521.92, 4178662.62)
@@ -231,29 +233,31 @@ def utm_of(name: str) -> tuple[float, float]:
     parts = PurePosixPath(name).name.split("@")
     if len(parts) < 4 or parts[0]:
         raise UserError(
-            f"{name} does not hold its position, @EAST@NORTH@...jpg in metres of UTM: another layout "
+            f"{name} does not contain its position, @EAST@NORTH@...jpg in metres of UTM: another layout "
             "(benchmark.positions=true reads database.csv and queries.csv)"
         )
     return number(parts[1], name), number(parts[2], name)
 
 
 def read_positions(folder: Path, side: str) -> Places:
-    """The images that `folder/side.csv` lists below `folder/side`, by sorted names.
+    """The images below `folder/side` that are listed in `folder/side.csv`, sorted by name.
 
-    Raises UserError for a table without the columns, which say the datum.
+    Raises UserError for a table without the columns, since their names state the unit.
     """
     path = folder / f"{side}.csv"
     advice = "columns image,utm_east,utm_north: metres of UTM on WGS84"
     heading = read_lines(path, advice)[0]
     if not set(CSV_COLUMNS) <= {column.strip() for column in heading.split(",")}:
-        raise UserError(f"{path} does not say what its positions are (it has {heading}): {', '.join(CSV_COLUMNS)} do")
+        raise UserError(
+            f"{path} does not state the unit of its positions (it has {heading}): use {', '.join(CSV_COLUMNS)}"
+        )
     rows = sorted(read_table(path, CSV_COLUMNS, advice), key=lambda row: row["image"])
     metres = [[number(row[key], f"{path}, {row['image']}") for key in CSV_COLUMNS[1:]] for row in rows]
     return Places([f"{side}/{row['image']}" for row in rows], np.array(metres, np.float64).reshape(-1, 2))
 
 
 def _images(folder: Path, side: str) -> list[str]:
-    """Images below `folder/side`, or those that a list beside it names. Raises UserError where there are none."""
+    """Images below `folder/side`, or in a list beside it. Raises UserError if there are none."""
     home, listed = folder / side, folder / f"{side}_images_paths.txt"
     if listed.exists():
         return [f"{side}/{line}" for line in read_lines(listed, HINT)]
@@ -268,9 +272,9 @@ def _images(folder: Path, side: str) -> list[str]:
 
 
 def within(queries: NDArray[np.float64], database: NDArray[np.float64], radius: float) -> tuple[IntArray, ...]:
-    """For each query, (Q, 2), the ascending database positions, (N, 2), no further than `radius` from it.
+    """For each query, (Q, 2), the ascending indices of the database images, (N, 2), within `radius` of it.
 
-    Only images in a strip of that width are compared, of the coordinate that varies most.
+    Only images in a strip along the coordinate that varies most are compared.
     """
     axis = int(np.ptp(database, axis=0).argmax()) if len(database) else 0
     order = np.argsort(database[:, axis], kind="stable")
@@ -286,13 +290,13 @@ def within(queries: NDArray[np.float64], database: NDArray[np.float64], radius: 
 
 
 def first_hits(answers: IntArray, positives: Sequence[IntArray]) -> NDArray[np.float64]:
-    """The 0-based rank of each query's first positive, (Q,); infinite where there is none in `answers`, (Q, k)."""
+    """The 0-based rank of each query's first positive, (Q,); infinite if there is none in `answers`, (Q, k)."""
     hits = [np.flatnonzero(np.isin(head, near)) for head, near in zip(answers, positives, strict=True)]
     return np.array([ranks[0] if len(ranks) else np.inf for ranks in hits], np.float64)
 
 
 def average_precision_cut(hits: BoolArray, positives: int) -> float:
-    """AP of a list that was cut at k: precision at each hit, summed, over min(k, positives); `hits` is (k,)."""
+    """AP of a list cut at k: the sum of the precision at each hit over min(k, positives); `hits` is (k,)."""
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     return float(precision[hits].sum() / min(len(hits), positives))
 
@@ -300,7 +304,7 @@ def average_precision_cut(hits: BoolArray, positives: int) -> float:
 class PlaceMeasure(FirstAnswersMeasure):
     """Recall@k: the share of queries with a positive among the first k; with `maps` also mAP@k.
 
-    Queries without a positive are failures, of mAP@k they are left out.
+    Queries without a positive count as failures; mAP@k leaves them out.
     """
 
     name = ""
@@ -311,12 +315,12 @@ class PlaceMeasure(FirstAnswersMeasure):
 
     @property
     def difficulties(self) -> tuple[Difficulty, ...]:
-        """The figures' names."""
+        """The names of the figures."""
         maps = [f"mAP@{k}" for k in self.kappas] if self.maps else []
         return (*(f"recall@{k}" for k in self.kappas), *maps)
 
     def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
-        """1 or 0 for each query and each k, and their mean; AP for mAP@k."""
+        """1 or 0 for each query and k, and the mean; AP for mAP@k."""
         answers = next(iter(rankings.values())).top_k
         first = first_hits(answers, truth.easy)
         values = {f"recall@{k}": (first < k).astype(np.float64) for k in self.kappas}
@@ -330,7 +334,7 @@ class PlaceMeasure(FirstAnswersMeasure):
         return Figures({name: mean_scores(own) for name, own in values.items()})
 
     def settings(self) -> dict[str, object]:
-        """The k, and whether there is mAP@k."""
+        """The arguments of the constructor."""
         return {"kappas": self.kappas, "maps": self.maps}
 
 

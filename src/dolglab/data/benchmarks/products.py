@@ -1,4 +1,4 @@
-"""Stanford Online Products (Song et al., CVPR 2016): each test photograph asks for others of its product."""
+"""Stanford Online Products (Song et al., CVPR 2016): each test photograph is a query for others of its product."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from dolglab.measures import ground_truth_ids_of, mean_scores, positive_ranks
 
 KAPPAS = (1, 10, 100, 1000)
 LIST = "Ebay_test.txt"
-FETCH = "dolglab prepare task=sop fetches it"
+FETCH = "dolglab prepare task=sop downloads it"
 
 
 def products_benchmark(root: str | Path, counts: Counts = None, name: str = "sop") -> Benchmark:
-    """The photographs of `Ebay_test.txt` as gallery and as queries, each taken out of its own ranking.
+    """The photographs of `Ebay_test.txt` as gallery and as queries; each is left out of its own ranking.
 
     Args:
         root: folder with `Ebay_test.txt` and the photographs.
-        counts: how many there are, twice.
-        name: what results call it.
+        counts: the number of photographs, twice.
+        name: the name in results.
 
-    Raises UserError for a list of another form, photographs that are missing or listed twice, other numbers.
+    Raises UserError for an invalid list, photographs that are missing or listed twice, and other numbers.
     """
     root = Path(root)
     rows = read_table(root / LIST, ("image_id", "class_id", "super_class_id", "path"), FETCH, separator=" ")
@@ -54,18 +54,18 @@ def products_benchmark(root: str | Path, counts: Counts = None, name: str = "sop
         itself=True,
         notes=notes,
         rules=Rules(
-            "share of photographs with another of their product among the first k, of the test split alone",
-            "whole; shrinking to 256 pixels and cutting out 224 is usual, and not done here",
-            "nothing: a product with one photograph counts as a failure; the query takes no rank",
-            "equal scores stand in list order",
+            "share of photographs with another of their product among the first k, test split only",
+            "not cropped; resizing to 256 pixels and cropping to 224 is usual, but not done here",
+            "nothing: a product with one photograph counts as a failure; the query has no rank",
+            "equal scores are in list order",
         ),
     )
 
 
 class ProductMeasure:
-    """Recall@k as metric learning has it, from the ranks of the positives: k may be large.
+    """Recall@k as in metric learning, from the ranks of the positives, so that k may be large.
 
-    Junk, such as the query itself, takes no rank.
+    Junk, such as the query itself, has no rank.
     """
 
     name = ""
@@ -80,18 +80,18 @@ class ProductMeasure:
         return tuple(f"recall@{k}" for k in self.kappas)
 
     def ground_truth_ids(self, truth: GroundTruth) -> tuple[IntArray, ...]:
-        """Positives of each query, and itself."""
+        """The positives of each query, and the query itself."""
         return ground_truth_ids_of(truth)
 
     def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
-        """1 or 0 for each query and each k, and their mean."""
+        """1 or 0 for each query and k, and the mean."""
         found = positive_ranks("medium", next(iter(rankings.values())), truth)
         first = np.array([ranks[0] if len(ranks) else np.inf for ranks in found], np.float64)
         return Figures({f"recall@{k}": mean_scores((first < k).astype(np.float64)) for k in self.kappas})
 
     def submission(self, ranking: Ranking) -> None:
-        """There is none."""
+        """This benchmark has no submission file."""
 
     def settings(self) -> dict[str, object]:
-        """The k of recall@k."""
+        """The arguments of the constructor."""
         return {"kappas": self.kappas}
