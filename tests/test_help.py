@@ -1,4 +1,4 @@
-"""`--help` of the Hydra commands, and what is said of keys and choices that do not exist."""
+"""`--help` of the Hydra commands, and hints for keys and choices that do not exist."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_every_task_says_what_it_is_and_what_its_options_mean(path: Path) -> Non
     assert choice.about
     assert [option.name for option in choice.options if not option.text and "${" not in option.value] in (
         [],
-        # Of the trainer, which the recipe sets.
+        # Options of the trainer that the recipe sets.
         ["trainer.logger", "trainer.enable_checkpointing"],
     )
 

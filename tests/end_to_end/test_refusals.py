@@ -69,7 +69,7 @@ def test_refusals_are_one_line_and_leave_nothing(
         (evaluate, "evaluate", [f"checkpoint={best}", "scales=[a]"], "scales must be a list of numbers"),
         (evaluate, "evaluate", [f"checkpoint={best}", f"benchmark.root={world / 'test'}", "max_side=big"], "max_side"),
         (evaluate, "evaluate", [f"checkpoint={tmp_path / 'no.ckpt'}"], "checkpoint not found"),
-        (evaluate, "evaluate", [], "give checkpoint=FILE"),
+        (evaluate, "evaluate", [], "set checkpoint=FILE"),
         (evaluate, "evaluate", [f"checkpoint={best}", "model=gem"], "not both"),
         (evaluate, "evaluate", [f"checkpoint={best}", f"benchmark.root={tmp_path / 'x'}"], "folder not found"),
         (evaluate, "evaluate", [f"checkpoint={best}", f"benchmark.root={tmp_path / 'empty'}"], "no gnd"),

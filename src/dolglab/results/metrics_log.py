@@ -1,4 +1,4 @@
-"""The series of a run's metrics.csv."""
+"""Read the metrics.csv of a run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ METRICS = "metrics.csv"
 
 @dataclass
 class Series:
-    """A metric's values over steps or epochs, which only increase."""
+    """A metric's values over increasing steps or epochs."""
 
     steps: list[float] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
 
     def add(self, step: float, value: float) -> None:
-        """Append a point; a resumed run goes over steps again, and what it writes then replaces the old."""
+        """Append a point. A resumed run repeats steps; its values replace the earlier ones."""
         while self.steps and self.steps[-1] >= step:
             self.steps.pop()
             self.values.pop()
@@ -31,10 +31,10 @@ class Series:
 
 
 def read_series(path: Path, by: Literal["step", "epoch"] = "step") -> dict[str, Series]:
-    """Every metric in the CSV at `path`, with its finite values by step or epoch; where one is missing, by the other.
+    """Every metric in the CSV at `path`, with its finite values by step or epoch; if one is missing, by the other.
 
-    Cells may be empty, and a header may stand in the middle where a resumed run wrote one. Raises UserError
-    when the file is missing or counts neither steps nor epochs.
+    Cells may be empty, and a resumed run may have written another header in the middle. Raises UserError if the file is
+    missing or has neither steps nor epochs.
     """
     series: dict[str, Series] = {}
     if not path.exists():
@@ -62,7 +62,7 @@ def _records(path: Path) -> Iterator[dict[str, str]]:
 
 
 def _number(cell: str) -> float | None:
-    """The finite number in a cell, None for anything else."""
+    """The finite number in a cell; None for anything else."""
     try:
         value = float(cell)
     except ValueError:

@@ -67,8 +67,10 @@ class WarmJob:
         # In a worker of joblib, the start method is joblib's own, which the new process would look for.
         usual = multiprocessing.get_start_method(allow_none=True)
         multiprocessing.set_start_method("forkserver", force=True)
-        self._process.start()
-        multiprocessing.set_start_method(usual, force=True)
+        try:
+            self._process.start()
+        finally:
+            multiprocessing.set_start_method(usual, force=True)
         # The pipe ends when the last process that writes to it has ended.
         writer.close()
         self.stderr: IO[str] | None = os.fdopen(os.dup(reader.fileno()), errors="replace")
