@@ -205,4 +205,4 @@ def test_processes_that_torchrun_starts_are_given_one_folder(monkeypatch: pytest
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     done = run_python(command("data=demo", *SMALL))
     assert done.returncode == 2
-    assert "give the run a name=" in done.stderr
+    assert "set name=" in done.stderr

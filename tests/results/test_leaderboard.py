@@ -119,7 +119,7 @@ def test_benchmarks_of_one_name_and_other_images_are_apart(make_run, make_rankin
         ({"config": {"evaluate": {"model": None, "features": {"_target_": "a.rootsift.RootSIFT"}}}}, "nothing"),
         (
             {"config": {"evaluate": {"model": None, "features": {"_target_": "a.xfeat.XFeat"}}}},
-            "MegaDepth and COCO, to match",
+            "MegaDepth and COCO (matching)",
         ),
         (
             {

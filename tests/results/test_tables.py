@@ -151,7 +151,7 @@ def test_gap_is_no_mean_and_has_no_interval(make_card_of, make_ranking):
         "Mean precision at k on toy, %",
     ]
     assert [cells[0].below for _, cells in summary.tables[0].rows] == ["", ""]
-    assert "no mean over queries" in summary.lines[-2]
+    assert "not a mean over queries" in summary.lines[-2]
 
 
 def test_one_row_has_no_best_and_a_plain_protocol_line(make_card_of, make_ranking):

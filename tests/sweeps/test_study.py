@@ -137,7 +137,7 @@ def test_every_setting_has_a_chart_with_a_dot_a_trial(tmp_path):
     path = write_chart(study.get_trials(), CHARTED, tmp_path)
     assert path is not None
     text = path.read_text()
-    for words in ("trial", "optim.lr", "orthogonal", "2 trials, hollow where given up"):
+    for words in ("trial", "optim.lr", "orthogonal", "2 trials, hollow if pruned"):
         assert words in text
     # Three charts of two dots: of a full one, and of a hollow one.
     assert text.count("fill-opacity: 0; stroke: #3b7dd8") == text.count("fill: #3b7dd8; stroke: #3b7dd8") == 3
