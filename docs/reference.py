@@ -1,4 +1,4 @@
-"""The generated parts of the reference: config groups from the YAML of `conf`, commands from what `--help` knows."""
+"""Generated parts of the reference: config groups from the YAML of `conf`, commands from the sources of `--help`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dolglab.commands.config_reference import (
     summary,
 )
 
-# Commands that Hydra configures: their options are the keys of a YAML. The others are Typer's.
+# Commands that Hydra configures, whose options are the keys of a YAML file. The others use Typer.
 HYDRA = ("train", "evaluate", "prepare", "report", "tune")
 
 
@@ -53,11 +53,11 @@ def commands_page() -> str:
 
 
 def _hydra_command(command: Choice) -> list[str]:
-    """What a command does, examples, its groups and its options."""
+    """The description of a command, with examples, groups and options."""
     groups = [
         f"| [`{name}`](configs.md#{name.partition('@')[0]}) | {_cell(text)} |" for name, text in command.groups.items()
     ]
-    listed = ["| group | what it chooses |", "|---|---|", *groups, ""] if groups else []
+    listed = ["| group | meaning |", "|---|---|", *groups, ""] if groups else []
     return [command.about, "", "```bash", *command.examples, "```", "", *listed, *_table(command.options)]
 
 
@@ -65,12 +65,12 @@ def _choice(choice: Choice) -> list[str]:
     built = [summary(choice.target), f"Builds `{choice.target}`."] if choice.target else []
     lines = [line for part in (*built, choice.about) if part for line in (part, "")]
     if choice.parent:
-        lines += [f"As `{choice.parent}`, with other values:" if choice.options else f"As `{choice.parent}`.", ""]
+        lines += [f"Like `{choice.parent}`, with other values:" if choice.options else f"Like `{choice.parent}`.", ""]
     return [*lines, *_table(choice.options)]
 
 
 def _recipe(path: Path) -> list[str]:
-    """An experiment is a small difference to the defaults: its comment, then the file itself."""
+    """The comment of an experiment, then the file itself: a small difference to the defaults."""
     body = itertools.dropwhile(lambda line: line.startswith("#"), path.read_text().splitlines())
     return [read_choice(path).about, "", "```yaml", *body, "```", ""]
 
@@ -83,7 +83,7 @@ def _table(options: Iterable[Option]) -> list[str]:
 
 def _code(value: str) -> str:
     if value == "???":
-        return "needed"
+        return "required"
     return f"`{_cell(value)}`" if value else ""
 
 
@@ -92,7 +92,7 @@ def _cell(text: str) -> str:
 
 
 def _typer_command(name: str) -> list[str]:
-    """A table of a Typer command's options, or of each of its commands."""
+    """A table of the options of a Typer command, or one for each of its sub-commands."""
     module = importlib.import_module(f"dolglab.commands.{name}")
     if name == "library":
         inner = typer.main.get_group(module.app).commands.values()

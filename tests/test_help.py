@@ -1,4 +1,4 @@
-"""`--help` of the Hydra commands, and what is said of keys and choices that do not exist."""
+"""`--help` of the Hydra commands, and hints for keys and choices that do not exist."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from dolglab.commands.config_reference import choices_of, config_folder, docstring_arguments, option_text, read_choice
+from dolglab.commands.config_reference import (
+    Choice,
+    choices_of,
+    config_folder,
+    docstring_arguments,
+    option_text,
+    read_choice,
+)
 from dolglab.commands.hints import nearest_choice, nearest_key
 from dolglab.commands.hydra_help import FIRST_KEYS, command_help
 from dolglab.models.pooling import GeM
@@ -38,7 +45,7 @@ def test_what_people_change_first_stands_before_groups_and_options(command: str)
     text = help_of(command)
     places = [text.index(f"\n  {key}=") for key in FIRST_KEYS[command]]
     assert places == sorted(places)
-    assert places[-1] < text.index("\nGroups:") < text.index("\nOptions")
+    assert places[-1] < text.index("\nGroups ") < text.index("\nOptions")
 
 
 def test_values_are_those_of_what_is_chosen() -> None:
@@ -46,6 +53,32 @@ def test_values_are_those_of_what_is_chosen() -> None:
     assert "  trainer.max_epochs=3 " in text
     assert "  data.image_size=192 " in text
     assert "[efficientnet_lite0]" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "recipe", "shown"),
+    [
+        ("train", "experiment=photos", "test_scales=[0.7071,1.0,1.4142]"),
+        ("evaluate", "entry=xfeat_asmk_sp", "rerank.residual=12.0"),
+        ("tune", "search=optimizer", "search.lr.key=optim.optimizer.lr"),
+    ],
+)
+def test_a_recipe_shows_what_it_sets(command: str, recipe: str, shown: str) -> None:
+    assert shown in help_of(command, recipe)
+
+
+RECIPES = [
+    pytest.param(choice, id=f"{group}-{name}")
+    for group in ("experiment", "task", "entry", "search")
+    for name, choice in choices_of(group).items()
+]
+
+
+@pytest.mark.parametrize("choice", RECIPES)
+def test_a_recipe_has_a_title_that_its_details_do_not_repeat(choice: Choice) -> None:
+    title, _, details = choice.about.partition(". ")
+    assert 0 < len(title) <= 120
+    assert title.rstrip(".") not in details
 
 
 def test_a_task_shows_its_options_with_what_they_mean() -> None:
@@ -62,7 +95,7 @@ def test_every_task_says_what_it_is_and_what_its_options_mean(path: Path) -> Non
     assert choice.about
     assert [option.name for option in choice.options if not option.text and "${" not in option.value] in (
         [],
-        # Of the trainer, which the recipe sets.
+        # Options of the trainer that the recipe sets.
         ["trainer.logger", "trainer.enable_checkpointing"],
     )
 

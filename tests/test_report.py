@@ -106,7 +106,7 @@ def test_all_that_cards_say_of_what_made_them_is_reported(tmp_path, capsys):
         assert "rerank spatial" in text
         assert "Difference to method a, percentage points" in text
         assert "What it costs" in text
-        assert "Wrong answers in the first ten, a query" in text
+        assert "Wrong answers among the first ten, per query" in text
         assert "Published, on ROxford5k / RParis6k (not measured here)" in text
         assert "R101-DELG + SP, GLDv2-clean" in text
     assert "Precision and recall, chart: toy" in html

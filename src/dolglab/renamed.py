@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Everything that has been moved or renamed, mostly since the package was called `src`.
+# Targets that were moved or renamed, mostly since the package was called `src`.
 RENAMED = {
     "src.assemble_evaluation.network": "dolglab.commands.build_evaluation.network",
     "src.dashboard.wandb_log.WandbLog": "dolglab.training.wandb_logging.WandbLog",
@@ -32,12 +32,12 @@ RENAMED = {
     "src.training.csv_log.CSVLog": "dolglab.training.csv_logger.CSVLog",
 }
 
-# Keys at the root of a command's configuration, by the command.
+# Renamed keys at the root of a command's configuration, by command.
 RENAMED_KEYS = {"train": {"scales": "validation_scales"}}
 
 
 def current_overrides(command: str, overrides: Sequence[str]) -> list[str]:
-    """The overrides of a command with each key named as today.
+    """The overrides of a command with current names of keys.
 
     >>> current_overrides("train", ["scales=[1.0]", "name=a"]), current_overrides("evaluate", ["scales=[1.0]"])
     (['validation_scales=[1.0]', 'name=a'], ['scales=[1.0]'])
@@ -48,9 +48,9 @@ def current_overrides(command: str, overrides: Sequence[str]) -> list[str]:
 
 
 def with_current_keys(command: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """A command's configuration with each key at its root named as today.
+    """A command's configuration with current names of keys at its root.
 
-    Of one that has both names, today's is the default and the earlier one what somebody's YAML says.
+    If it has both names, the earlier one wins: it comes from a user's YAML, and the current one is the default.
 
     >>> with_current_keys("train", {"scales": [0.5], "validation_scales": [1.0]})
     {'validation_scales': [0.5]}

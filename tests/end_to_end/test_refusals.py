@@ -46,7 +46,7 @@ def test_refusals_are_one_line_and_leave_nothing(
         (train, "train", [*demo, "margin.margin=4"], "margin"),
         (train, "train", [*demo, "backbone.name=resnet9000"], "unknown backbone"),
         (train, "train", [*demo, "resume=true"], "no run to resume"),
-        (train, "train", [*demo, "name=''"], "no name for a run"),
+        (train, "train", [*demo, "name=''"], "not a valid run name"),
         (train, "train", [*demo, "resume=maybe"], "true, false or auto"),
         (train, "train", [*demo, "class_parallel=true", "margin=curricularface"], "does not work with CurricularFace"),
         (train, "train", [*demo, "class_parallel=true", "ema=0.9"], "neither ema"),
@@ -55,7 +55,7 @@ def test_refusals_are_one_line_and_leave_nothing(
         (train, "train", [*demo, "local.dilations=[1,4]"], "local maps of 4 x 4"),
         (train, "train", [*demo, "freeze_epochs=-2"], "freeze_epochs"),
         (train, "train", [*demo, "freeze_epochs=some"], "freeze_epochs"),
-        (train, "train", [*demo, "name=../x"], "no name for a run"),
+        (train, "train", [*demo, "name=../x"], "not a valid run name"),
         (train, "train", [*demo, "trainer.max_epochs=abc"], "whole numbers, not abc"),
         (train, "train", [*demo, "seed=-1"], "seed must be a whole number from 0"),
         (train, "train", [*demo, "data.batch_size=many"], "data"),
@@ -69,7 +69,7 @@ def test_refusals_are_one_line_and_leave_nothing(
         (evaluate, "evaluate", [f"checkpoint={best}", "scales=[a]"], "scales must be a list of numbers"),
         (evaluate, "evaluate", [f"checkpoint={best}", f"benchmark.root={world / 'test'}", "max_side=big"], "max_side"),
         (evaluate, "evaluate", [f"checkpoint={tmp_path / 'no.ckpt'}"], "checkpoint not found"),
-        (evaluate, "evaluate", [], "give checkpoint=FILE"),
+        (evaluate, "evaluate", [], "set checkpoint=FILE"),
         (evaluate, "evaluate", [f"checkpoint={best}", "model=gem"], "not both"),
         (evaluate, "evaluate", [f"checkpoint={best}", f"benchmark.root={tmp_path / 'x'}"], "folder not found"),
         (evaluate, "evaluate", [f"checkpoint={best}", f"benchmark.root={tmp_path / 'empty'}"], "no gnd"),
@@ -180,7 +180,7 @@ def test_what_is_like_nothing_names_what_its_section_has() -> None:
     assert "margin.zzzzz" in (said := within("train", ["margin.zzzzz=1"]))
     assert "scale" in said
     assert "did you mean" not in within("train", ["zzzzz=1"])
-    assert "seed is there already" in within("train", ["+seed=1"])
+    assert "seed exists already" in within("train", ["+seed=1"])
 
 
 def test_configurations_of_ones_own_may_name_what_version_0_1_named(tmp_path: Path) -> None:
@@ -205,4 +205,4 @@ def test_processes_that_torchrun_starts_are_given_one_folder(monkeypatch: pytest
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     done = run_python(command("data=demo", *SMALL))
     assert done.returncode == 2
-    assert "give the run a name=" in done.stderr
+    assert "set name=" in done.stderr

@@ -99,6 +99,6 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert said.strip().splitlines()[-1] == "stopped: the same command does what is left"
+    assert said.strip().splitlines()[-1] == "stopped; the same command resumes it"
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []

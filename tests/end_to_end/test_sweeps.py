@@ -71,7 +71,7 @@ def test_a_sweep_that_is_told_to_stop_goes_on_where_it_was(world: Path, tmp_path
         _, said = process.communicate(timeout=120)
     assert process.returncode == 143
     assert "Traceback" not in said
-    assert said.strip().splitlines()[-1] == "stopped: the same command with name=trial goes on"
+    assert said.strip().splitlines()[-1] == "stopped; the same command with name=trial resumes it"
     assert not list(sweep.glob("*/job.json"))
     kept = read_checkpoint(last)["global_step"]
     done = run_python(asked)

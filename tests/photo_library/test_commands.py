@@ -60,7 +60,7 @@ def test_a_folder_is_embedded_and_searched_with_its_catalogue(folder: Path, tmp_
     [
         ("embed", ["NOTHING", "--library", "LIBRARY"], "no such file or folder"),
         ("embed", ["FOLDER", "--library", "LIBRARY", "--model", "nothing"], "no such file, none of dinov2"),
-        ("embed", ["FOLDER", "--library", "LIBRARY", "--scales", "a"], "--scales wants numbers"),
+        ("embed", ["FOLDER", "--library", "LIBRARY", "--scales", "a"], "--scales must be numbers"),
         ("embed", ["FOLDER", "--library", "LIBRARY", *MODEL, "--backend", "tpu"], "--backend is auto, torch or onnx"),
         ("embed", ["FOLDER", "--library", "LIBRARY", "--metadata", "NOTHING"], "cannot be read as a table"),
         ("search", ["FOLDER", "--library", "LIBRARY"], "no library in"),

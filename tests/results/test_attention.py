@@ -1,4 +1,4 @@
-"""Heat over a photo."""
+"""Attention maps over photos."""
 
 import io
 

@@ -55,7 +55,7 @@ def test_a_card_holds_the_figures_of_the_difficulties_that_mean_something(make_r
 
 
 def full(ranking):
-    """A ranking that says all there is to say."""
+    """A ranking with all optional fields."""
     return replace(
         ranking,
         notes=("oracle shortlist", "queries not cropped"),

@@ -1,4 +1,4 @@
-"""Charts of cards: what is drawn, and that it can be read."""
+"""Charts of cards: their contents and legibility."""
 
 import re
 from dataclasses import replace
@@ -33,13 +33,13 @@ def curved(make_ranking):
 
 
 def words(drawing, width=WIDE):
-    """The texts of a chart, in their order."""
+    """The texts of a chart, in order."""
     root = ElementTree.fromstring(drawing.draw(width))
     return [part.text or "" for part in root.iter(f"{SVG}text")]
 
 
 def text_at(drawing, words, width=WIDE):
-    """Where a text stands."""
+    """The position of a text."""
     found = [part for part in ElementTree.fromstring(drawing.draw(width)).iter(f"{SVG}text") if part.text == words]
     return float(found[0].get("x")), float(found[0].get("y")) - 4.5
 

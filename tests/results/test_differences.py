@@ -1,4 +1,4 @@
-"""How far rows are apart."""
+"""Differences between rows, with intervals."""
 
 from dataclasses import replace
 

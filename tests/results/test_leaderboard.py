@@ -1,4 +1,4 @@
-"""The leaderboard's rows against what cards and publications say, and its page."""
+"""The leaderboard's rows, compared with cards and publications, and its page."""
 
 import json
 import re
@@ -119,7 +119,7 @@ def test_benchmarks_of_one_name_and_other_images_are_apart(make_run, make_rankin
         ({"config": {"evaluate": {"model": None, "features": {"_target_": "a.rootsift.RootSIFT"}}}}, "nothing"),
         (
             {"config": {"evaluate": {"model": None, "features": {"_target_": "a.xfeat.XFeat"}}}},
-            "MegaDepth and COCO, to match",
+            "MegaDepth and COCO (matching)",
         ),
         (
             {
@@ -197,7 +197,7 @@ def test_cards_of_one_name_are_told_and_numbered(tmp_path, make_run, capsys):
         file.write_text(json.dumps({**card, "name": "same"}))
     html = write_leaderboard(sorted((tmp_path / "runs").glob("**/card.json")), tmp_path / "out").read_text()
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("2 cards are called same on roxford5k: ")
+    assert line.startswith("2 cards have the name same on roxford5k: ")
     assert html.count("cards/same/card.json") == html.count("cards/same_2/card.json") == 2
 
 

@@ -6,7 +6,7 @@ from dolglab.results.card import lookalikes
 
 
 def test_wrong_answers_and_siblings_among_them_are_counted_a_query(make_ranking):
-    """Wrong are image 4 for the first query, and 6, 7 and 1 for the second, of which 4 and 6 are of its family."""
+    """Image 4 is wrong for the first query, and 6, 7 and 1 for the second; 4 and 6 are of the query's family."""
     ranking = make_ranking()
     families = np.array(["a", "a", "a", "a", "a", "b", "b", "c", "", "b"])
     known = replace(ranking, benchmark=replace(ranking.benchmark, families=families))

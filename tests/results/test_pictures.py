@@ -1,4 +1,4 @@
-"""Pictures with titles, beside a run."""
+"""Titled pictures in a run's folder."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is said of how figures were made."""
+"""The text of protocols."""
 
 from dataclasses import replace
 

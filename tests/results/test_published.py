@@ -1,4 +1,4 @@
-"""The published rows, read against the facts they were taken from."""
+"""The published rows, compared with the table of facts."""
 
 import re
 
@@ -11,7 +11,7 @@ from dolglab.results.table_formats import to_markdown
 
 @pytest.fixture
 def facts(shared_data):
-    """Method, Medium and Hard figures and source of each row of the table of facts."""
+    """Method, Medium and Hard figures, and source of each row in the table of facts."""
     file = shared_data.parent / "facts.md"
     if not file.exists():
         pytest.skip("../shared/facts.md is not here")

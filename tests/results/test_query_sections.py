@@ -1,4 +1,4 @@
-"""Which queries a page shows, and what it shows of them."""
+"""The queries that a page shows, with their answers."""
 
 import io
 import json
@@ -29,8 +29,8 @@ def test_one_that_all_find_one_gained_most_and_one_lost_most():
     assert list(chosen(best, other).values()) == [0, 2, 3]
     assert list(chosen(best, other, names=["A", "B"])) == [
         "Both methods find it",
-        "Here A gains most over B",
-        "Here A loses most to B",
+        "Largest gain of A over B",
+        "Largest loss of A to B",
     ]
 
 
@@ -51,13 +51,13 @@ def test_no_query_is_shown_for_what_it_is_not():
     assert chosen([0.1, 0.2], [0.1, 0.2]) == {"Both methods fail": 0}
     # All are found, none gained, lost or failed.
     assert chosen([0.8, 0.9], [0.8, 0.9]) == {"Both methods find it": 1}
-    assert chosen([NAN, 0.2], [NAN, 0.1]) == {"Here m0 gains most over m1": 1}
+    assert chosen([NAN, 0.2], [NAN, 0.1]) == {"Largest gain of m0 over m1": 1}
     assert chosen([NAN], [NAN]) == {}
 
 
 @pytest.fixture
 def photos(make_ranking):
-    """A ranking of so many photos, each a query for the others: even ones are of one landmark, odd ones of another."""
+    """A ranking in which each photo is a query for the others; even ones show one landmark, odd ones another."""
 
     def make(ap, images=None):
         count = len(ap)
@@ -138,6 +138,16 @@ def test_of_many_queries_all_runs_keep_the_same_and_each_its_worst(tmp_path, pho
 def test_a_damaged_file_is_named(tmp_path, photos, damage):
     path = write_answers(tmp_path, photos([0.5] * 4))
     path.write_bytes(damage)
+    with pytest.raises(UserError, match=r"photos\.zip"):
+        read_answers(tmp_path, "photos")
+
+
+def test_an_encrypted_file_is_named(tmp_path, photos):
+    path = write_answers(tmp_path, photos([0.5] * 4))
+    content = bytearray(path.read_bytes())
+    # The flags of the first entry in the central directory.
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
     with pytest.raises(UserError, match=r"photos\.zip"):
         read_answers(tmp_path, "photos")
 

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder."""
+"""The files of a run."""
 
 import json
 from dataclasses import replace
@@ -12,7 +12,7 @@ from dolglab.results.report import finish_run
 
 @pytest.fixture
 def full(make_ranking):
-    """A ranking that was re-ranked, with all there is to say of it."""
+    """A re-ranked ranking with all optional fields."""
     return replace(
         make_ranking("a/b"),
         notes=("oracle shortlist",),

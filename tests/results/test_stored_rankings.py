@@ -1,4 +1,4 @@
-"""Figures of every benchmark again, from what a run keeps of its rankings."""
+"""Figures of every benchmark, recomputed from stored rankings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from dolglab.retrieval.ranking import exact_ranking
 
 
 def gldv2(kind: str, root: Path) -> Benchmark:
-    """Three queries, of which one is of the private half; the last shows no landmark, which counts in GAP alone."""
+    """Three queries: one is in the private half; the last shows no landmark and only counts in GAP."""
     found = places_benchmark(layouts.places(root), "small")
     usages = np.array(["public", "private", "public" if kind == "GAP" else "ignored"])
     shown = (frozenset({3, 7}), frozenset({7}), frozenset())
@@ -54,7 +54,7 @@ BENCHMARKS: dict[str, Callable[[Path], Benchmark]] = {
 
 @pytest.fixture(params=BENCHMARKS)
 def ranking(request: pytest.FixtureRequest, tmp_path: Path) -> Ranking:
-    """Of descriptors by chance, with equal scores among them; of each query another is first at each difficulty."""
+    """Rankings of random descriptors with some equal scores; each difficulty has a different first answer."""
     benchmark = BENCHMARKS[request.param](tmp_path / "images")
     measure, truth = benchmark.measure, benchmark.ground_truth
     rng = np.random.default_rng(1)

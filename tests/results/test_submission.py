@@ -1,4 +1,4 @@
-"""Answers of GLDv2's evaluations as files and as table columns."""
+"""GLDv2's submissions and table columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tables say, and how a terminal and Markdown show it."""
+"""Tables in a terminal and in Markdown."""
 
 import io
 from dataclasses import replace
@@ -80,9 +80,9 @@ mAP on one: 75.00 % by DOLG.
 
 Protocol, the same in all rows: crop pil; scales 0.7071, 1; resize released; image size 1024
 
-With each mAP stands its 95 % interval: percentile bootstrap over the queries, 2,000 draws.
+Each mAP has a 95 % interval: percentile bootstrap over the queries, 2,000 draws.
 
-Differences are paired: both rows are drawn with the same queries. One whose interval holds 0 may be chance.
+Differences are paired by query. If the interval of a difference contains 0, it may be due to chance.
 
 toy: 2 queries, 8 gallery images, digest 0123456789ab
 
@@ -128,7 +128,7 @@ def test_the_interval_decides_what_a_line_says(make_card_of, make_ranking):
 def test_of_one_query_there_is_no_interval_and_of_one_method_no_difference(make_card_of, make_ranking):
     cards = [make_card_of(name, with_ap(make_ranking(), ap)) for name, ap in (("A", 0.4), ("B", 0.9))]
     (line,) = leader_lines(cards)
-    assert "B (90.00 %) is ahead of A (40.00 %): +50.00 points, of too few queries for an interval" in line
+    assert "B (90.00 %) is ahead of A (40.00 %): +50.00 points, with too few queries for an interval" in line
     (line,) = leader_lines([make_card_of("A", with_ap(make_ranking(), 0.2, 0.4))])
     assert line == "Medium mAP on toy: 30.00 % by A, 95 % interval 20.0 to 40.0."
     assert leader_lines([make_card_of("A")]) == []
@@ -151,7 +151,7 @@ def test_gap_is_no_mean_and_has_no_interval(make_card_of, make_ranking):
         "Mean precision at k on toy, %",
     ]
     assert [cells[0].below for _, cells in summary.tables[0].rows] == ["", ""]
-    assert "no mean over queries" in summary.lines[-2]
+    assert "not a mean over queries" in summary.lines[-2]
 
 
 def test_one_row_has_no_best_and_a_plain_protocol_line(make_card_of, make_ranking):
@@ -209,7 +209,7 @@ def test_costs_and_lookalikes_have_tables_of_their_own(make_card_of, make_rankin
 | B | – | – | 512 |
 | C | – | – | – |
 
-**Wrong answers in the first ten, a query, and look-alike siblings among them**
+**Wrong answers among the first ten, per query, and look-alikes among them**
 
 | method | toy wrong | toy look-alikes | toy share, % |
 | --- | ---: | ---: | ---: |

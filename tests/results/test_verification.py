@@ -1,4 +1,4 @@
-"""Figures again from kept ranks, and what was changed since."""
+"""Verification of cards from stored rankings, and changes since."""
 
 import json
 from dataclasses import replace
@@ -22,7 +22,7 @@ ORDERS = np.array([[0, 3, 1, 7, 2, 4, 5, 6], [6, 4, 7, 0, 1, 2, 3, 5]])
 
 @pytest.fixture
 def ranking(make_ranking):
-    """A ranking whose figures are those of its ranks."""
+    """A ranking whose figures follow from its ranks."""
     found = make_ranking("a/b")
     truth = found.benchmark.ground_truth
     wanted = ground_truth_ids_of(truth)
@@ -42,7 +42,7 @@ def run(tmp_path, ranking):
 
 
 def edit(path, change):
-    """Change a card and leave its digest."""
+    """Change a card but keep its digest."""
     card = json.loads(path.read_text())
     change(card)
     path.write_text(json.dumps(card))
@@ -130,11 +130,11 @@ def test_a_card_is_checked_by_another_runs(tmp_path, run, ranking, capsys):
     again["benchmarks"][0]["digest"] = "of other images"
     write_card(again, other)
     assert not verify(run, [other])
-    assert "not there" in capsys.readouterr().out
+    assert "missing" in capsys.readouterr().out
 
 
 def test_rankings_of_another_run_are_told(tmp_path, run, ranking, capsys):
-    """Also where their figures are the same: of answers that are not in the ground truth, two change places."""
+    """Even if the figures are the same: two answers that are not in the ground truth are swapped."""
     heads = ORDERS.copy()
     heads[0, -2:] = heads[0, :-3:-1]
     other = replace(next(iter(ranking.rankings.values())), top_k=heads)

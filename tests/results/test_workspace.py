@@ -1,4 +1,4 @@
-"""The page of a project on W&B."""
+"""A project's page on W&B."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job's training in a process of its own: what it is given, what it says, and how it is told to stop."""
+"""Jobs in their own processes: environment, errors, and stopping."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _no_outer_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def program(text: str) -> Start:
-    """What takes a training's place."""
+    """A program in place of a training."""
     return fresh([sys.executable, "-c", text])
 
 
@@ -49,7 +49,7 @@ def test_without_an_error_it_is_the_last_line():
 
 
 def test_told_to_stop_it_ends_though_the_training_ended_well(tmp_path):
-    """The training takes the signal for its own: it was about to end."""
+    """The training handles the signal and ends well."""
     ready = tmp_path / "ready"
     command = program(
         f"import signal, time, pathlib; signal.signal(signal.SIGTERM, lambda *_: exit(0)); "

@@ -1,4 +1,4 @@
-"""Overrides as text: as Hydra reads them, and as folders are named by them."""
+"""Overrides in Hydra's syntax and in folder names."""
 
 from __future__ import annotations
 

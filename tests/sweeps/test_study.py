@@ -1,4 +1,4 @@
-"""A study on disk: who works on which trial, what outlives a process, and its trials drawn."""
+"""A study on disk: assignment of trials to processes, persistence, and the chart of trials."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def open_study(folder: Path, space=SPACE, train=("experiment=demo",), pruner=Non
 
 
 def values(study: SharedStudy, count: int) -> list[dict]:
-    """Those of `count` trials, each told how far its x is from a half."""
+    """The values of `count` trials, each scored by the distance of x from a half."""
     found = []
     for _ in range(count):
         trial = study.next(100)

@@ -1,4 +1,4 @@
-"""A sweep's table and chart, from the folders that jobs leave."""
+"""A sweep's table and chart, from the folders of its jobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dolglab.sweeps.summary import Job, best_means, means, read_jobs, write_comp
 
 @pytest.fixture
 def add_job(make_card_of, make_ranking):
-    """A factory of job folders below a sweep: what was varied, and the validation mAP; None of a job that failed."""
+    """A factory of job folders in a sweep, with settings and validation mAP (None if the job failed)."""
 
     def add(sweep: Path, number: int, swept: dict[str, str], score: float | None) -> None:
         folder = sweep / f"{number}_x"

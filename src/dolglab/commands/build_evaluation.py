@@ -1,4 +1,4 @@
-"""What an evaluation's configuration describes, built."""
+"""Build an evaluation from its configuration."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from dolglab.retrieval.pipeline import RetrievalPipeline
 
 
 def assemble_evaluation(cfg: DictConfig) -> tuple[Evaluator, dict[str, Any]]:
-    """Build network, trainer and pipeline of `conf/evaluate.yaml`; with what its result card says besides.
+    """Build network, trainer and pipeline of `conf/evaluate.yaml`; also returns the other fields of the result card.
 
     Raises UserError as the parts do.
     """
     _check_sources(cfg)
     model, trained_by = _loaded(cfg.checkpoint, cfg.get("model"))
-    # As given, or as the checkpoint's run tested, or as the network's authors have it, else as the paper.
+    # As given, as the checkpoint's run tested, as the network's authors did, or as in the paper.
     known: ExtractionProtocol = getattr(model, "protocol", None) or ExtractionProtocol(PAPER_SCALES)
     before: tuple[Any, ...] = (
         trained_by.get("test_scales", known.scales),
@@ -53,11 +53,11 @@ def assemble_evaluation(cfg: DictConfig) -> tuple[Evaluator, dict[str, Any]]:
     )
     if model is not None and cfg.descriptors is None:
         for step in pipeline.adapters:
-            # Of the network as it is stored: for inference it is another one.
+            # The fingerprint is of the stored network, not of its version for inference.
             step.adapter.check(fingerprint(model), model.dim)
     rescales = model is not None and cfg.descriptors is None and pipeline.aggregate is None
     rescaling = (scales, resize, scale_pooling) if rescales else ((), None, None)
-    # There are none where they would come from a network that is not there.
+    # Without a network there are only local features that need none.
     local = pipeline.local and (model is not None or _without_network(cfg))
     features = instantiate(cfg.features) if local else None
     trainer = make_trainer(cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False)
@@ -96,35 +96,34 @@ def assemble_evaluation(cfg: DictConfig) -> tuple[Evaluator, dict[str, Any]]:
 def _check_sources(cfg: DictConfig) -> None:
     """Raise UserError unless there is one thing to evaluate."""
     if cfg.checkpoint is not None and cfg.get("model") is not None:
-        raise UserError("give checkpoint=FILE, which carries its own model, or model=NAME; not both")
+        raise UserError("set checkpoint=FILE, which contains its model, or model=NAME, not both")
     alone = cfg.get("aggregate") is not None and _without_network(cfg)
     if cfg.checkpoint is None and cfg.get("model") is None and cfg.descriptors is None and not alone:
         raise UserError(
-            "give checkpoint=FILE, or model=imagenet_gem backbone=NAME for an untrained network, model=any "
-            "model.source=NAME for anyone's, descriptors=FILE for ready ones, or aggregate=asmk features=rootsift for "
-            "no network at all"
+            "set checkpoint=FILE, model=imagenet_gem backbone=NAME (untrained network), model=any model.source=NAME "
+            "(external network), descriptors=FILE, or aggregate=asmk features=rootsift (no network)"
         )
     if cfg.names is not None and cfg.descriptors is None:
-        raise UserError("names=FILE goes with descriptors=FILE")
+        raise UserError("names=FILE needs descriptors=FILE")
     if cfg.descriptors is not None and cfg.get("aggregate") is not None:
-        raise UserError("aggregate=asmk ranks by local features, not by descriptors=FILE")
+        raise UserError("aggregate=asmk ranks by local features and takes no descriptors=FILE")
 
 
 def network(checkpoint: str | Path | None, model: Mapping[str, Any] | None) -> DescriptorModel:
-    """The network of a checkpoint or, without one, the one that a configuration describes.
+    """The network of a checkpoint or, without one, of a configuration.
 
-    The configuration is built here and no earlier: pretrained weights are not fetched beside a checkpoint.
-    Raises UserError as `load_model` and the model do, and where there is neither.
+    The configuration is built here and not by Hydra, so that no pretrained weights are downloaded for a checkpoint.
+    Raises UserError like `load_model` and the model, and without either.
     """
     found, _ = _loaded(checkpoint, model)
     if found is None:
-        raise UserError("there is no network to describe the images with: give checkpoint=FILE or model=NAME")
+        raise UserError("there is no network to describe the images: set checkpoint=FILE or model=NAME")
     return found
 
 
 def _loaded(checkpoint: object, model: Mapping[str, Any] | None) -> tuple[DescriptorModel | None, dict[str, Any]]:
-    """The network, where there is one, and the configuration of the run that trained it."""
-    # Layers that no weights fill are the same in all processes, and in the next evaluation.
+    """The network, if any, and the configuration of the run that trained it."""
+    # Layers without weights are initialised alike in all processes, and in the next evaluation.
     torch.manual_seed(0)
     if checkpoint is not None:
         return load_model(str(checkpoint))

@@ -1,4 +1,4 @@
-"""What a training's configuration describes, built: network, data, trainer, and what its test is compared with."""
+"""Build a training from its configuration: network, data, trainer, and the baseline of its test."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ from dolglab.training.wandb_logging import Dashboard, WandbLog
 
 
 def with_network(cfg: DictConfig, last: Path | None) -> DictConfig:
-    """The configuration with the network of `weights`, where that is asked for (`model=from_checkpoint`).
+    """The configuration with the network of `weights`, if it has `model=from_checkpoint`.
 
-    Each part stands in its group at the root: a part that `cfg` chose there instead, or the checkpoint's with the
-    options that `cfg` has there on top. A run that goes on from its `last` checkpoint has the network of that one.
-    Raises UserError for weights that do not describe a network, and where they are gone and are to be tested.
+    Each part is in its group at the root: either one chosen in `cfg`, or the checkpoint's with the options of `cfg`
+    on top. A run that resumes from its `last` checkpoint has the network of that one.
+    Raises UserError for weights that do not describe a network, and if weights to be tested do not exist.
     """
     taken, tested = _from_checkpoint(cfg.model), cfg.test and _from_checkpoint(cfg.get("baseline") or {})
     if not (taken or tested):
@@ -55,7 +55,7 @@ def with_network(cfg: DictConfig, last: Path | None) -> DictConfig:
             f"model=from_checkpoint takes the network of weights=CHECKPOINT, which is not given{checkpoints_there()}"
         )
     if tested:
-        # After the training: better that it is missed now.
+        # Needed after the training, but checked now.
         read_run(cfg.weights)
     if not taken:
         return cfg
@@ -74,9 +74,9 @@ def with_network(cfg: DictConfig, last: Path | None) -> DictConfig:
 
 
 def baseline_facts(cfg: DictConfig, protocol: Mapping[str, object]) -> dict[str, Any]:
-    """What the card of a run's baseline says of it: the checkpoint that the run began from, or an untrained network.
+    """The card fields of a run's baseline: the checkpoint that the run started from, or an untrained network.
 
-    But for the sets that chose the weights, the run's own `protocol` is the baseline's.
+    The baseline has the run's `protocol`, except for the sets that selected its weights.
     """
     if not _from_checkpoint(cfg.baseline):
         return {"method": "untrained ImageNet GeM", "protocol": {**protocol, "selection": {}}, "checkpoint": None}
@@ -94,22 +94,22 @@ def _from_checkpoint(model: Mapping[Any, Any]) -> bool:
 
 
 def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule, LandmarkModule, dict[str, Any]]:
-    """Data module, training module, and the configuration as results keep it.
+    """Data module, training module, and the configuration for results.
 
-    Where a checkpoint is `resumed`, or `weights` are given, no pretrained backbone is fetched besides.
-    Raises UserError as the parts do.
+    If a checkpoint is `resumed` or `weights` are given, no pretrained backbone is downloaded.
+    Raises UserError like the parts.
     """
     trainer = cfg.trainer
     check_trainer(trainer.precision, trainer.max_epochs, trainer.max_steps, cfg.freeze_epochs)
     validation = ExtractionOptions(cfg.validation_scales, cfg.resize, instantiate(cfg.index), cfg.scale_pooling)
-    # As a configuration: Hydra would take an instance of a dataclass for one.
+    # The augmentation is passed as a configuration: Hydra would convert a dataclass instance to one.
     data: LandmarkDataModule = instantiate(cfg.data, augmentation=cfg.augment)
     if not cfg.test:
         data.test = []
     model = instantiate(_without_pretrained(cfg) if resumed or cfg.weights is not None else cfg.model)
     head = build_head(cfg.margin, model.dim, data.num_classes, data.class_sizes)
     if isinstance(head, MultiSimilarity) and data.images_per_landmark is None:
-        raise UserError("margin=multi_similarity compares the images of a batch: give data.images_per_landmark=4")
+        raise UserError("margin=multi_similarity compares the images of a batch: set data.images_per_landmark=4")
     auxiliary = None
     if isinstance(model, DELG):
         auxiliary = instantiate(cfg.auxiliary, channels=model.backbone.out_channels[0], num_classes=data.num_classes)
@@ -121,7 +121,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
         check_map_size(model, data.image_size)
     factor = lr_factor(cfg.optim.scaling.rule, batch, cfg.optim.scaling.batch)
     if cfg.class_parallel and (cfg.ema is not None or str(cfg.trainer.precision) == "16-mixed"):
-        raise UserError("class_parallel=true goes with neither ema nor trainer.precision=16-mixed: take bf16-mixed")
+        raise UserError("class_parallel=true works with neither ema nor trainer.precision=16-mixed: use bf16-mixed")
     if cfg.weights is not None and not resumed:
         checkpointing.init_from(model, head, cfg.weights, about["classes"], cfg.weights_parts, auxiliary)
     module = LandmarkModule(
@@ -143,25 +143,25 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
 
 
 def check_map_size(model: DescriptorModel, image_size: int) -> None:
-    """Raise UserError where crops give the local branch a smaller map than it can learn its weights from."""
+    """Raise UserError if the crops' feature maps are too small to learn the local branch's weights."""
     reach = getattr(getattr(model, "local", None), "min_map", 1) - 1
     cells = math.ceil(image_size / model.backbone.reductions[0])
     if cells <= reach:
         raise UserError(
-            f"data.image_size={image_size} gives local maps of {cells} x {cells}, of which local.dilations reach "
-            f"{reach} cells: take local=attention, aspp_9x9 or aspp_14x14, or larger crops"
+            f"data.image_size={image_size} gives local maps of {cells} x {cells}, but local.dilations span "
+            f"{reach} cells: use local=attention, aspp_9x9 or aspp_14x14, or larger crops"
         )
 
 
 def build_head(config: DictConfig, dim: int, num_classes: int, class_sizes: torch.Tensor) -> Head:
-    """The head of `conf/margin`; the training images of each class go to one whose signature has `class_sizes`."""
+    """The head of `conf/margin`; it gets `class_sizes`, the training images per class, if its signature has them."""
     follows_sizes = "class_sizes" in inspect.signature(get_object(config["_target_"])).parameters
     sizes = {"class_sizes": class_sizes} if follows_sizes else {}
     return instantiate(config, dim=dim, num_classes=num_classes, **sizes)
 
 
 def build_trainer(cfg: DictConfig, run: Path, validates: bool) -> L.Trainer:
-    """The trainer of a run that writes to `run`, with its loggers and callbacks."""
+    """The trainer of a run in the folder `run`, with loggers and callbacks."""
     loggers = list(instantiate(cfg.logger).values())
     folder, max_steps = run / "checkpoints", cfg.trainer.max_steps
     watching: list[Callback] = [
@@ -175,7 +175,7 @@ def build_trainer(cfg: DictConfig, run: Path, validates: bool) -> L.Trainer:
         *([callbacks.EMA(cfg.ema)] if cfg.ema is not None else []),
         *([LearningRateMonitor(logging_interval="step"), callbacks.GradientNorm()] if loggers else []),
         *([checkpointing.BestCheckpoint(folder)] if validates else []),
-        # After BestCheckpoint, whose score it stores for a run that resumes.
+        # After BestCheckpoint, whose score it stores for resuming.
         checkpointing.LastCheckpoint(folder),
         checkpointing.IntraEpochCheckpoint(folder, cfg.checkpoint_minutes, cfg.checkpoint_steps),
     ]
@@ -190,32 +190,32 @@ def build_trainer(cfg: DictConfig, run: Path, validates: bool) -> L.Trainer:
 
 
 def make_trainer(options: DictConfig, **more: Any) -> L.Trainer:
-    """The trainer of `conf/trainer`, over torchrun's processes where there are any. Raises UserError for no GPU."""
+    """The trainer of `conf/trainer`, with torchrun's processes if there are any. Raises UserError for missing GPUs."""
     at = launched()
     check_devices(options.accelerator, at.get("devices", options.devices))
     return instantiate(options, **at, **more)
 
 
 def _without_pretrained(cfg: DictConfig) -> DictConfig:
-    """The model's configuration with a backbone that starts from nothing: other weights fill it."""
+    """The model's configuration without pretrained weights of the backbone, because other weights are loaded."""
     plain = copy.deepcopy(cfg)
-    # The licence is kept by name, which a configuration need not have.
+    # The licence is stored under a key that the configuration may lack.
     OmegaConf.set_struct(plain, False)
     plain.backbone = safe_config(as_plain(cfg.backbone))
     return plain.model
 
 
 def check_devices(accelerator: object, devices: object) -> None:
-    """Raise UserError for GPUs that are not there; say so where a run takes to CPUs instead.
+    """Raise UserError for missing GPUs; print a note if a run uses CPUs instead.
 
-    Both are `trainer`'s; of `devices`, -1, "auto" and lists are Lightning's to judge.
+    Both arguments are options of `trainer`; Lightning checks `devices` of -1, "auto" and lists.
     """
     there = torch.accelerator.device_count()
     if accelerator in ("gpu", "cuda") and not there:
-        raise UserError("there is no GPU that torch can use (does `nvidia-smi` show one?): trainer=cpu does without")
+        raise UserError("there is no GPU that torch can use (does `nvidia-smi` show one?): use trainer=cpu")
     if not isinstance(devices, int) or accelerator not in ("gpu", "cuda", "auto"):
         return
     if there and devices > there:
         raise UserError(f"trainer.devices={devices}, but this machine has {there} GPU{'s' * (there > 1)}")
     if not there and devices > 1 and main_process():
-        print(f"there is no GPU that torch can use: {devices} processes on the CPU")
+        print(f"there is no GPU that torch can use: running {devices} processes on the CPU")

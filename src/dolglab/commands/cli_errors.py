@@ -1,6 +1,6 @@
-"""What a person is told of a mistake on the command line or in a configuration: one line, and exit code 2.
+"""Messages for mistakes on the command line or in a configuration: one line, and exit code 2.
 
-Of a key, a group or a choice that does not exist, the line names the nearest one that does.
+For a key, group or choice that does not exist, the message suggests the nearest one.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from dolglab.errors import UserError, os_error_text
 from dolglab.processes import GONE, PEER_GONE
 from dolglab.renamed import current_overrides
 
-# Marks an environment in which this module asked Hydra for whole errors, to shorten them itself.
+# Set in the environment if this module asked Hydra for full errors, to shorten them itself.
 ONE_LINE = "DOLG_ONE_LINE_ERRORS"
-# What Hydra says of GROUP=null, of a choice, a key or a group that does not exist, and of one that `+` would add again.
+# Hydra's messages about GROUP=null, about choices, keys and groups that do not exist, and about `+` for existing keys.
 NO_OPTION = "Config group override must be a string or a list"
 CHOICES_OF = re.compile(r"Available options in '([^']+)'")
 UNKNOWN_KEY = re.compile(r"Could not (?:override|delete) '([^'=]+)|'([^']+)' does not\s+exist")
 EXISTING_KEY = re.compile(r"An item is already at '([^']+)'")
-# What a person's machine is in the way with.
+# Errors of the operating system that the user can act on.
 REFUSED_BY_SYSTEM = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR)
 
 
 def to_exit(error: Exception, config: str) -> SystemExit:
-    """Print a mistake of a command that composes `config` of `conf`, such as "train"; the end of the process.
+    """Print a user's mistake and return the exit; `config` is the command's configuration in `conf`, such as "train".
 
-    Raises `error` itself where it is no mistake, or whole errors are wanted.
+    Raises `error` itself if it is no such mistake, or if tracebacks are wanted.
     """
     mistake = None if wants_tracebacks() else _mistake(error, config)
     if mistake is None:
@@ -57,7 +57,7 @@ def to_exit(error: Exception, config: str) -> SystemExit:
 
 
 def wants_tracebacks() -> bool:
-    """Whether a person asked for tracebacks, by HYDRA_FULL_ERROR=1."""
+    """Whether the user asked for tracebacks with HYDRA_FULL_ERROR=1."""
     return os.environ.get("HYDRA_FULL_ERROR") == "1" and ONE_LINE not in os.environ
 
 
@@ -77,12 +77,12 @@ def _mistake(error: Exception, config: str) -> Exception | None:
     if isinstance(cause, UserError):
         return cause
     if isinstance(error, RuntimeError) and any(words in str(error) for words in GONE):
-        return UserError(f"{PEER_GONE}: what it said stands above; resume=true goes on")
+        return UserError(f"{PEER_GONE}: see its message above; resume=true resumes the run")
     if isinstance(error, InstantiationException):
         key = re.search(r"full_key: (\S+)", str(error))
         return UserError(f"{key[1] if key else 'the configuration'}: {_one_line(error.__cause__ or error)}")
     if isinstance(error, ValueError) and str(error).startswith(NO_OPTION):
-        return UserError("a config group cannot be null: leave that override out, or take the group out with ~GROUP")
+        return UserError("a config group cannot be null: leave out that override, or remove the group with ~GROUP")
     if isinstance(error, OSError) and error.errno in REFUSED_BY_SYSTEM:
         return UserError(os_error_text(error))
     if isinstance(error, OverrideParseException):
@@ -93,40 +93,40 @@ def _mistake(error: Exception, config: str) -> Exception | None:
 
 
 def _one_line(error: BaseException) -> str:
-    """What it says, without the places where Hydra looked; what it was raised from, where it says nothing."""
+    """Its message without Hydra's search path; if it is empty, the message of its cause."""
     said = " ".join(str(error).partition("Config search path")[0].split())
     return said or (_one_line(error.__cause__) if error.__cause__ else type(error).__name__)
 
 
 def _of_command_line(error: Exception, config: str) -> str:
-    """What is wrong with this process's own overrides."""
+    """The mistake in this process's own overrides."""
     name, overrides = _given(config)
     with _initialized():
         return _composition_mistake(error, name, overrides)
 
 
 def _unread(override: str, config: str) -> str:
-    """What is wrong with a word that is no override: the choice of a group alone, a file, or a value with spaces."""
+    """The mistake in a word that is no override: a choice without its group, a file, or a value with spaces."""
     command = read_choice(config_folder() / f"{config}.yaml")
-    # A recipe is the last of the groups, and what is meant most.
+    # Recipes are the last groups, and the most likely.
     for group in reversed(list(command.groups)):
         if override in choices_of(group.partition("@")[0]):
-            return f"{override} alone says too little: did you mean {group}={override}?"
+            return f"{override} has no key: did you mean {group}={override}?"
     example = f", as in `{command.examples[0]}`" if command.examples else ""
     return f"{override} cannot be read: write KEY=VALUE, with quotes around spaces and commas{example}"
 
 
 def check_flags(config: str) -> None:
-    """Raise UserError for a flag that Hydra does not have: a configuration's keys are written without dashes."""
+    """Raise UserError for a flag that Hydra does not have: keys of a configuration are written without dashes."""
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
-    # Hydra would take --experiment for --experimental-rerun.
+    # Otherwise Hydra would read --experiment as --experimental-rerun.
     parser.allow_abbrev = False
     unknown = parser.parse_known_args()[1]
     flags = [word for word in unknown if word.startswith("-")]
     if unknown and not flags:
-        raise UserError(f"flags go before all KEY=VALUE or behind them, not between: {' '.join(unknown)} is left over")
+        raise UserError(f"flags go before or after all KEY=VALUE, not between them: cannot read {' '.join(unknown)}")
     if not flags:
         return
     name, _, value = flags[0].lstrip("-").partition("=")
@@ -134,13 +134,13 @@ def check_flags(config: str) -> None:
         cfg = compose(config, return_hydra_config=True)
         known = [*cfg.hydra.runtime.choices, *_dotted(cast("dict[str, Any]", OmegaConf.to_container(cfg)))]
         hint = f"write {name}=VALUE" if name in known else _hint(name, config, [f"{name}={value}"] if value else [])
-    raise UserError(f"there is no {flags[0]}; keys have no dashes: {hint}")
+    raise UserError(f"there is no {flags[0]}; keys are written without dashes: {hint}")
 
 
 def help_asked(config: str) -> str | None:
-    """The help of the command that composes `config`, for the choices on the command line; None if it is not asked for.
+    """The command's help, for the choices on the command line; None without --help.
 
-    Raises what Hydra raises for keys, groups and choices that do not exist.
+    Raises Hydra's errors for keys, groups and choices that do not exist.
     """
     from hydra._internal.utils import get_args_parser
 
@@ -166,7 +166,7 @@ def _given(config: str) -> tuple[str, list[str]]:
 
 @contextlib.contextmanager
 def _initialized() -> Iterator[None]:
-    """Hydra with our configurations, of which it has let go, but during a run."""
+    """Hydra initialized with our configurations, as it is during a run."""
     with contextlib.ExitStack() as stack:
         if not GlobalHydra.instance().is_initialized():
             stack.enter_context(initialize_config_dir(str(config_folder()), version_base="1.3"))
@@ -174,7 +174,7 @@ def _initialized() -> Iterator[None]:
 
 
 def _composition_mistake(error: Exception, config: str, overrides: Sequence[str]) -> str:
-    """The line for what Hydra, which is initialized, could not compose of a primary configuration and `overrides`."""
+    """The message for an error in composing `config` with `overrides`; Hydra must be initialized."""
     text = str(error)
     within = re.match(r"In '([^']+)'", text)
     place = f" (in {within[1]}.yaml)" if within and within[1] != config else ""
@@ -185,7 +185,7 @@ def _composition_mistake(error: Exception, config: str, overrides: Sequence[str]
         hint = f"did you mean {group}={nearest}? There" if nearest else "there"
         return f"there is no {group}={choice}{place}: {hint} are {', '.join(options)}"
     if existing := EXISTING_KEY.search(text):
-        return f"{existing[1]} is there already: leave its + out"
+        return f"{existing[1]} exists already: leave out the +"
     unknown = UNKNOWN_KEY.search(text)
     if unknown is None:
         return _one_line(error)
@@ -194,10 +194,10 @@ def _composition_mistake(error: Exception, config: str, overrides: Sequence[str]
 
 
 def _hint(key: str, config: str, overrides: Sequence[str]) -> str:
-    """What may be meant by a key or group that does not exist.
+    """A suggestion for a key or group that does not exist.
 
-    Looked for in the configuration that the other `overrides` make, of a sweep its first job's, or in the default one
-    where they do not compose. Hydra asks for a sweep's own configuration before it takes the choices that are swept.
+    It is looked up in the configuration composed with the other `overrides` (for a sweep, those of its first job) or,
+    if that fails, in the default one. Hydra composes a sweep's own configuration before it reads the swept choices.
     """
     given = [override for override in overrides if override.split("=", 1)[0].lstrip("+~") == key]
     others = [override for override in overrides if override not in given]
@@ -223,7 +223,7 @@ def _hint(key: str, config: str, overrides: Sequence[str]) -> str:
 
 
 def _first_job(overrides: Sequence[str]) -> list[str]:
-    """The overrides with the first value of each that is swept."""
+    """The overrides, swept ones with their first value."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     return [
         f"{part.get_key_element()}={next(part.sweep_string_iterator())}" if part.is_sweep_override() else text
@@ -232,7 +232,7 @@ def _first_job(overrides: Sequence[str]) -> list[str]:
 
 
 def _dotted(config: dict[Any, Any], prefix: str = "") -> list[str]:
-    """The dotted keys of a configuration that are no sections."""
+    """The dotted keys of a configuration, without sections."""
     found = []
     for key, value in config.items():
         found += _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [f"{prefix}{key}"]

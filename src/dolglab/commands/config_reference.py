@@ -1,7 +1,7 @@
-"""What the YAML of `conf` says of itself: groups, their choices, options and what they mean.
+"""Documentation in the YAML of `conf`: groups, their choices, and options with their meanings.
 
-A comment above a key says what the key means; where there is none, the docstring of what the YAML builds does. The
-reference of the site and `--help` are made from here. Docstrings are read, not imported: both do without torch.
+The comment above a key explains it; without a comment, the docstring of the YAML's `_target_` does. The reference pages
+and `--help` are generated from this. Docstrings are parsed, not imported, so neither needs torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-# What people change first, with the names that they know it by: it stands first wherever options are listed.
+# Options that people change first, with their common names; they are first in every list of options.
 FIRST = {
     "max_epochs": "epochs",
     "image_size": "image size",
@@ -26,18 +26,18 @@ FIRST = {
     "workers": "workers",
     "precision": "precision",
 }
-# Keys that are no options: they say how Hydra puts a configuration together and calls what it names.
+# Keys that are not options, but instructions to Hydra.
 PLUMBING = ("_target_", "_partial_", "_convert_", "_recursive_", "defaults", "hydra", "call")
-# Where a recipe's keys go: to the root, and not below the name of its group.
+# Marks a recipe, whose keys are at the root and not below the group's name.
 GLOBAL = "@package _global_"
-# A line of a header's comment that is an example, not a sentence.
+# An example in a header's comment.
 EXAMPLE = re.compile(r"#\s{4,}(?P<command>\S.*)")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
 class Option:
-    """A key that can be given on the command line: its dotted name, its value as YAML and what it means."""
+    """A key that can be set on the command line: its dotted name, its value as YAML, and its meaning."""
 
     name: str
     value: str
@@ -46,9 +46,9 @@ class Option:
 
 @dataclass(frozen=True)
 class Choice:
-    """A file of `conf`: what is said of it, its examples and options, the groups in its defaults with what each is.
+    """A file of `conf`: its description, examples and options, and the groups in its defaults with their meanings.
 
-    `target` is what it builds; `parent` the choice of its group that it begins with.
+    `target` is its `_target_`; `parent` is the choice of its group that it extends.
     """
 
     name: str
@@ -79,7 +79,7 @@ def group_files() -> dict[str, list[Path]]:
 def choices_of(group: str) -> dict[str, Choice]:
     """The choices of a group, such as "pooling", by name.
 
-    An option that several of them have is explained in one file.
+    An option of several choices may be explained in only one of the files.
     """
     choices = [read_choice(path) for path in sorted((config_folder() / group).glob("*.yaml"))]
     texts = {option.name: option.text for choice in choices for option in choice.options if option.text}
@@ -87,9 +87,9 @@ def choices_of(group: str) -> dict[str, Choice]:
 
 
 def option_text(key: str, choice: str | None = None) -> str:
-    """What an option of a group means, by its dotted name; of one `choice`, or of the first that has it.
+    """The meaning of a group's option, by its dotted name: in one `choice`, or in the first that explains it.
 
-    Nothing of one that no file explains.
+    Empty if no file explains it.
     """
     group = key.partition(".")[0]
     known = choices_of(group) if "." in key else {}
@@ -98,31 +98,31 @@ def option_text(key: str, choice: str | None = None) -> str:
 
 
 def with_texts(options: Iterable[Option], texts: Mapping[str, str]) -> tuple[Option, ...]:
-    """The options, those without a text with that of `texts`."""
+    """The options; those without a text get theirs from `texts`."""
     return tuple(replace(option, text=option.text or texts.get(option.name, "")) for option in options)
 
 
 def first_things_first(options: Iterable[Option]) -> list[Option]:
-    """The options, with what people change first in front."""
+    """The options, starting with those that people change first."""
     order = list(FIRST)
     return sorted(options, key=lambda o: order.index(last_name(o.name)) if last_name(o.name) in FIRST else len(order))
 
 
 def last_name(key: str) -> str:
-    """The last part of a dotted key, by which most options are remembered."""
+    """The last part of a dotted key."""
     return key.rpartition(".")[2]
 
 
 @cache
 def read_choice(path: Path) -> Choice:
-    """What a YAML of `conf` holds."""
+    """Read a YAML file of `conf`."""
     text = path.read_text(encoding="utf-8")
     lines = text.splitlines()
     root = yaml.compose(text, Loader=_LOADER)
     header = list(itertools.takewhile(lambda line: line.startswith("#"), lines))
     said = [line for line in header if GLOBAL not in line and not EXAMPLE.match(line)]
     examples = tuple(found["command"] for line in header if (found := EXAMPLE.match(line)))
-    # What is moved out of its group is given by its own name: at the root, or as what a multirun varies.
+    # Keys of files with another package are not prefixed by the group.
     group = path.parent.relative_to(config_folder()).as_posix()
     moved = group == "." or any("@package" in line for line in header)
     keys = {key.value: value for key, value in root.value}
@@ -155,7 +155,7 @@ def _options(node: yaml.MappingNode, lines: Sequence[str], prefix: str, first: i
 
 
 def _with_call(options: Iterable[Option], call: yaml.MappingNode, lines: Sequence[str], first: int) -> list[Option]:
-    """A task's options, with what the docstring of its call says of them, and those of the call that have a comment."""
+    """A task's options, explained by the docstring of its call, and the arguments of the call that have a comment."""
     targets = [value.value for key, value in call.value if key.value == "_target_"]
     arguments = docstring_arguments(targets[0])
     texts = {same[1]: arguments.get(key.value, "") for key, value in call.value if (same := _reference(value))}
@@ -167,12 +167,12 @@ def _with_call(options: Iterable[Option], call: yaml.MappingNode, lines: Sequenc
 
 
 def _reference(node: yaml.Node) -> re.Match[str] | None:
-    """Of a value that is another option's, the name of that one."""
+    """A match whose group is the name of the option that a value refers to, or None."""
     return re.fullmatch(r"\$\{([\w.]+)\}", node.value) if isinstance(node, yaml.ScalarNode) else None
 
 
 def _groups(defaults: yaml.Node | None, lines: Sequence[str]) -> dict[str, str]:
-    """The groups and files of a defaults list, with the comment above each."""
+    """The groups and files in a defaults list, with the comments above them."""
     found: dict[str, str] = {}
     for entry in defaults.value if isinstance(defaults, yaml.SequenceNode) else ():
         name = entry.value if isinstance(entry, yaml.ScalarNode) else entry.value[0][0].value
@@ -182,7 +182,7 @@ def _groups(defaults: yaml.Node | None, lines: Sequence[str]) -> dict[str, str]:
 
 
 def _above(line: int, lines: Sequence[str], first: int) -> str:
-    """The comment above a line, down from line `first`."""
+    """The comment directly above a line, but not above line `first`."""
     start = line
     while start > first and lines[start - 1].lstrip().startswith("#"):
         start -= 1
@@ -194,13 +194,13 @@ def _comment(lines: Iterable[str]) -> str:
 
 
 def summary(target: str) -> str:
-    """The first paragraph of the docstring of what a YAML builds; nothing for another library's."""
+    """The first paragraph of the docstring of a `_target_`; empty for those of other libraries."""
     return " ".join(_docstring(target).split("\n\n")[0].split())
 
 
 @cache
 def docstring_arguments(target: str) -> dict[str, str]:
-    """What the section `Args:` of a docstring says of each argument."""
+    """The text of each argument in the section `Args:` of a docstring."""
     _, _, section = _docstring(target).partition("\nArgs:\n")
     found: dict[str, str] = {}
     names: list[str] = []
@@ -217,7 +217,7 @@ def docstring_arguments(target: str) -> dict[str, str]:
 
 @cache
 def _docstring(target: str) -> str:
-    """The docstring of a class or function of the project, by its dotted name; of a method of a class too."""
+    """The docstring of a class, function or method of the project, by its dotted name."""
     package, *parts = target.split(".")
     path = Path(__file__).resolve().parents[1]
     while parts and (path / parts[0]).is_dir():

@@ -1,4 +1,4 @@
-"""Describe photos and keep them in a library: `dolglab embed /path/to/photos --library library`."""
+"""Describe photos and add them to a library: `dolglab embed /path/to/photos --library library`."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from dolglab.errors import UserError
 
 MODEL = "A checkpoint, an exported folder (hf://OWNER/NAME), released weights, dinov2, or KIND:WHAT (docs/models.md)."
 PLACES = "Folders, files, or a prefix such as s3://BUCKET/photos."
-LIST = "A file that names them, one a line or with NUL between them; - for standard input, as from find."
-SHARD = "Only part i of n, such as 1/4, where several machines share the work: see `dolglab library merge`."
-ENGINE = "What describes the photos: local, this machine, or ray, the nodes of a Ray cluster."
-ADDRESS = "Of --engine ray: HOST:PORT, auto on a node of the cluster, or local (default), this machine's cores."
-STORE = "Where descriptors lie: flat (default), files in the library; milvus; the address of a Milvus server."
-COLOUR = "srgb (default) converts photos from their ICC profiles, ignore does not; a library goes on as it began."
-DECODING = "scaled (default) decodes large JPEGs at a scale of libjpeg's, full all of them; a library goes on."
-SCALES = "Scales of each photo, such as 0.7071,1,1.4142; the library's, or 1."
-SIDE = "Photos are shrunk to so many pixels; the library's, or those that the model says it is used at."
-DAMAGED = "Describe damaged JPEGs too, as far as they can be read."
-EXCLUDE = "A name, or a path below the folder, that is left out, such as thumbs or '2019/*.png'; may be repeated."
-AGAIN = "Describe these photos anew, also those that have not changed; without any, all of the library."
-KEEP = "Keep local features too, of photos that are described: verifying answers then opens no photo."
-NO_EXIF = "Hold no date and place of photos' EXIF, and take out those that the library holds: for what is passed on."
-PLAN = "Say what there is to do, how long it takes and how large it gets; do nothing."
+LIST = "A file that lists them, one per line or separated by NUL; - for standard input, such as from find."
+SHARD = "Describe only part i of n, such as 1/4, to share the work among machines: see `dolglab library merge`."
+ENGINE = "Where photos are described: local (this machine), or ray (the nodes of a Ray cluster)."
+ADDRESS = "With --engine ray: HOST:PORT, auto (on a node of the cluster), or local (default, this machine's cores)."
+STORE = "Where descriptors are stored: flat (default, files in the library), milvus, or a Milvus server's address."
+COLOUR = "srgb (default): convert photos from their ICC profiles; ignore: do not. A library keeps its first setting."
+DECODING = "scaled (default): decode large JPEGs at reduced size; full: do not. A library keeps its first setting."
+SCALES = "Image scales, such as 0.7071,1,1.4142; by default the library's, or 1."
+SIDE = "Longer side in pixels to which photos are shrunk; by default the library's, or the model's."
+DAMAGED = "Also describe damaged JPEGs, as far as they can be decoded."
+EXCLUDE = "A name, or a path within the folder, to leave out, such as thumbs or '2019/*.png'; may be repeated."
+AGAIN = "Describe these photos again, even if unchanged; without any, all photos of the library."
+KEEP = "Also store local features of the described photos, so that verifying answers reads no photo."
+NO_EXIF = "Store no date and place from EXIF, and remove those in the library, such as before passing it on."
+PLAN = "Only estimate the work, the time and the size."
 
 
 def main(
-    library: Annotated[str, typer.Option(help="The library's folder; made where there is none.")],
+    library: Annotated[str, typer.Option(help="The library's folder; created if it does not exist.")],
     places: Annotated[list[str] | None, typer.Argument(help=PLACES)] = None,
     listed: Annotated[str | None, typer.Option("--list", help=LIST)] = None,
     model: Annotated[str | None, typer.Option(help=MODEL)] = None,
     scales: Annotated[str | None, typer.Option(help=SCALES)] = None,
     max_side: Annotated[int | None, typer.Option(help=SIDE, min=1)] = None,
-    metadata: Annotated[str | None, typer.Option(help="A CSV with a column `file` and any others.")] = None,
+    metadata: Annotated[str | None, typer.Option(help="A CSV with a column `file` and any other columns.")] = None,
     threads: Annotated[int, typer.Option(help="Threads that read and decode.", min=1)] = 2,
     shard: Annotated[str | None, typer.Option(help=SHARD)] = None,
     engine: Annotated[Engine, typer.Option(help=ENGINE)] = "local",
@@ -53,11 +53,11 @@ def main(
     plan: Annotated[bool, typer.Option("--plan", help=PLAN)] = False,
     allowed: Allow = None,
 ) -> None:
-    """Describe photos and keep the descriptors in a library, for search, serve and library.
+    """Describe photos and store the descriptors in a library, for `search`, `serve` and `library`.
 
-    Only photos that are new or changed are described. If it is stopped, the same command goes on.
+    Only new and changed photos are described. If it is stopped, the same command resumes it.
     """
-    with user_errors("stopped: the same command goes on"):
+    with user_errors("stopped; the same command resumes it"):
         from dolglab.data.addresses import allow
         from dolglab.library.ingest import embed_places
 
@@ -88,7 +88,7 @@ def main(
 
 
 def parse_scales(text: str) -> list[float]:
-    """Numbers with commas between them. Raises UserError for anything else.
+    """Numbers separated by commas. Raises UserError for anything else.
 
     >>> parse_scales("0.7071,1")
     [0.7071, 1.0]
@@ -96,7 +96,7 @@ def parse_scales(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise UserError(f"--scales wants numbers with commas between them, such as 0.7071,1, not {text}") from None
+        raise UserError(f"--scales must be numbers separated by commas, such as 0.7071,1, not {text}") from None
 
 
 EXAMPLES = (

@@ -1,6 +1,6 @@
-"""Evaluate a checkpoint, an untrained network or anyone's descriptors on a benchmark: table, result card, page.
+"""Evaluate a checkpoint, an untrained network or existing descriptors on a benchmark: table, result card, report.
 
-With `--multirun` models by benchmarks, a suite: each cell is a run of its own, in a process of its own.
+With `--multirun`, models are evaluated on benchmarks (a suite); each cell is its own run in its own process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dolglab.processes import watch_parent
 
 @hydra_main("evaluate")
 def main(cfg: DictConfig) -> float | None:
-    """Run `cfg.benchmark` and return its first figure: Medium mAP, or of GLDv2 the Public one."""
+    """Evaluate `cfg.benchmark` and return its main figure: Medium mAP if it has one, otherwise the first figure."""
     configure_process()
     if in_sweep() and not cfg.plan:
         from dolglab.sweeps.jobs import sweep_job
@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> float | None:
         return sweep_job(str(cfg.name), EVALUATE)
     watch_parent()
     if chosen("suite") and not in_sweep():
-        raise UserError("a suite is several runs: suite=NAME goes with -m, and its runs are told apart by name=NAME")
+        raise UserError("a suite has several runs: suite=NAME needs -m, and name=NAME for its folder")
     from hydra.utils import instantiate
 
     from dolglab.commands.build_evaluation import assemble_evaluation
@@ -50,7 +50,7 @@ def main(cfg: DictConfig) -> float | None:
 
 
 def print_plan(cfg: DictConfig) -> None:
-    """Say what an evaluation has still to do. A cell of a suite that is refused is told, and does not end the plan."""
+    """Print what an evaluation still has to do. A refused cell of a suite is reported, and the plan continues."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 

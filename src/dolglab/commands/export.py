@@ -9,12 +9,12 @@ import typer
 from dolglab.commands.typer_cli import run_command, user_errors
 
 RELEASED = "A released DOLG file (.pyth), hf://OWNER/NAME/FILE, or KIND:FILE of another (docs/models.md)."
-LIBRARY = "A library: its network, with what it was adapted by."
-CARD = "A result card of this checkpoint; may be given again. By default that of its run."
-LICENCE = "Licence of these weights, such as mit or cc-by-4.0, as the hub calls it."
-ONNX = "Write model.onnx too, for RGB images of any size in 0..255."
-NORMALISED = "The ONNX file takes images that are normalised already."
-CALIBRATE = "Photos like those to be described, for --int8."
+LIBRARY = "A library: its network, with its adapter if it has one."
+CARD = "A result card of this checkpoint; may be repeated. By default that of its run."
+LICENCE = "Licence of these weights, by its name on the hub, such as mit or cc-by-4.0."
+ONNX = "Also write model.onnx, for RGB images of any size with values 0..255."
+NORMALISED = "The ONNX file takes normalised images."
+CALIBRATE = "Typical photos, from which --int8 is calibrated."
 
 
 def main(
@@ -26,14 +26,14 @@ def main(
     licence: Annotated[str | None, typer.Option(help=LICENCE)] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help=ONNX)] = False,
     normalised_input: Annotated[bool, typer.Option("--normalised-input", help=NORMALISED)] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="Write model.int8.onnx too.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Also write model.int8.onnx.")] = False,
     calibrate: Annotated[str | None, typer.Option(help=CALIBRATE)] = None,
-    push: Annotated[str | None, typer.Option(help="OWNER/NAME on the Hugging Face hub to put it to.")] = None,
-    private: Annotated[bool, typer.Option("--private", help="With --push: for nobody else to see.")] = False,
+    push: Annotated[str | None, typer.Option(help="Upload to OWNER/NAME on the Hugging Face hub.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="With --push: make the repository private.")] = False,
 ) -> None:
-    """Write a model as a folder to share: tensors, what they are, and a model card.
+    """Write a model as a folder to share: weights, configuration and model card.
 
-    `dolglab.load` and every command that takes a model read it.
+    `dolglab.load` and every command that takes a model can read it.
     """
     with user_errors():
         from dolglab.sharing.export import export

@@ -1,4 +1,4 @@
-"""What may be meant by a key, a group or a choice that does not exist: the nearest one that does."""
+"""Suggestions for keys, groups and choices that do not exist: the nearest existing ones."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from difflib import SequenceMatcher, get_close_matches
 
 from dolglab.commands.config_reference import FIRST, choices_of, last_name, option_text
 
-# Of 2, what `_likeness` gives of a key that may be meant, and of one that surely is.
+# `_likeness`, from 0 to 2, from which on a key may be meant, and from which on it surely is.
 MAY_BE, SURELY = 1.1, 1.6
-# What is added for an option that people change first.
+# Added for an option that people change first.
 OFTEN = 0.1
 
 
 def nearest_choice(choice: str, group: str, options: Sequence[str]) -> str | None:
-    """The choice of a group that is meant: one whose option has that value, whose name holds it, or is most like it.
+    """The choice that is probably meant: one with an option of that value, or whose name contains or resembles it.
 
     >>> nearest_choice("resnet50", "backbone", ["r18", "r50", "resnext50"])
     'r50'
@@ -29,7 +29,7 @@ def nearest_choice(choice: str, group: str, options: Sequence[str]) -> str | Non
 
 
 def nearest_key(key: str, value: str, keys: Sequence[str], groups: Mapping[str, Sequence[str]]) -> str:
-    """What to say of a key that is none and was given a `value`: `keys` are those that are, `groups` have choices.
+    """A hint for a key that does not exist and its `value`, from existing `keys` and `groups` with their choices.
 
     >>> nearest_key("lr", "0.1", ["optim.optimizer.lr", "local.attention"], {})
     'did you mean optim.optimizer.lr?'
@@ -37,7 +37,7 @@ def nearest_key(key: str, value: str, keys: Sequence[str], groups: Mapping[str, 
     'did you mean backbone=r101?'
     """
     section = key.rpartition(".")[0]
-    # Within a section that there is, the last name alone tells options apart.
+    # Within an existing section, options differ by their last name only.
     siblings = [name for name in keys if section and name.rpartition(".")[0] == section]
     if near := get_close_matches(last_name(key), map(last_name, siblings)):
         return f"did you mean {section}.{near[0]}?"
@@ -58,12 +58,12 @@ def nearest_key(key: str, value: str, keys: Sequence[str], groups: Mapping[str, 
 
 
 def _begins(value: str, word: str) -> bool:
-    """Whether a value is a word, or begins with it before a dot or the like."""
+    """Whether a value begins with a whole word, such as a name before a dot."""
     return re.match(rf"{re.escape(word)}\b", value) is not None
 
 
 def _score(key: str, name: str) -> float:
-    """How likely a name is meant by a key, from 0 to 2 and a little more."""
+    """How likely `key` means `name`, from 0 to a little above 2."""
     words = FIRST.get(last_name(name))
     if words and last_name(key).replace("_", " ") in (words, f"{words}s"):
         return 2.0
@@ -71,7 +71,7 @@ def _score(key: str, name: str) -> float:
 
 
 def _likeness(key: str, name: str) -> float:
-    """From 0 to 2: of the whole names, and of their last parts, by which most options are remembered."""
+    """Similarity of the whole names plus that of their last parts, from 0 to 2."""
     end, name_end = (re.split(r"[.@/]", word)[-1] for word in (key, name))
     return SequenceMatcher(None, key, name).ratio() + SequenceMatcher(None, end, name_end).ratio()
 

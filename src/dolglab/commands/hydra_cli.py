@@ -1,4 +1,4 @@
-"""What the Hydra entry points share: `hydra_main`, a quiet process, a run's folder and where a run goes on in it."""
+"""Shared code of the Hydra commands: `hydra_main`, process settings, a run's folder, and resuming a run."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from dolglab.renamed import current_overrides, with_current_keys, with_current_t
 T = TypeVar("T")
 
 CONFIG, OVERRIDES = "config.yaml", "overrides.yaml"
-# The groups at the root that the parts of a network are.
+# Groups at the root of the configuration that are the parts of a network.
 PARTS = ("backbone", "pooling", "local", "fusion")
 # What `model=from_checkpoint` builds.
 FROM_CHECKPOINT = "dolglab.models.checkpoint.trained_network"
-# What values at the root that a recipe wants are.
-WANTED = {"weights": "the checkpoint to begin from, such as outputs/NAME/checkpoints/best.ckpt"}
-# Seconds that the predecessor of a process that writes to a run's folder has to end.
+# Meanings of values at the root that a recipe requires.
+WANTED = {"weights": "the checkpoint to start from, such as outputs/NAME/checkpoints/best.ckpt"}
+# Seconds to wait for an earlier process of this run to end.
 PATIENCE = 30.0
 
-# Warnings that say nothing to a person: about Lightning's own code, small sets, frozen layers, a folder that a resumed
-# run goes on with, and metrics that every process computes alike.
+# Harmless warnings: about Lightning's own code, small sets, frozen layers, the folder of a resumed run, and metrics
+# that all processes compute alike.
 HARMLESS = (
     ".*LeafSpec.*",
     ".*does not have many workers.*",
@@ -49,15 +49,15 @@ HARMLESS = (
     ".*recommended to use .*sync_dist=True.*",
 )
 
-# Hydra copies this registry, which it only reads, for every group that --help lists: most of the seconds that took.
+# Hydra copies this registry for every group that --help lists, though it only reads it; that took most of the time.
 ConfigStore.__deepcopy__ = lambda self, memo: self  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def hydra_main(config: str) -> Callable[[Callable[[DictConfig], T]], Callable[..., T | None]]:
-    """`hydra.main` over a configuration of `conf`, with a person's mistakes in one line each; exit code 2.
+    """`hydra.main` for a configuration in `conf`; a user's mistake is printed as one line, with exit code 2.
 
-    A run that is stopped from outside says how it goes on, and ends with the code of its signal. What a refused run or
-    sweep has left is removed. With HYDRA_FULL_ERROR=1 exceptions keep their tracebacks.
+    A run that is stopped prints how to resume it, and exits with the code of its signal. Empty folders of refused runs
+    and sweeps are removed. With HYDRA_FULL_ERROR=1 exceptions keep their tracebacks.
     """
 
     def decorate(main: Callable[[DictConfig], T]) -> Callable[..., T | None]:
@@ -82,7 +82,7 @@ def hydra_main(config: str) -> Callable[[Callable[[DictConfig], T]], Callable[..
 
         @functools.wraps(main)
         def run(*given: DictConfig) -> T | None:
-            # Hydra raises what it would print, here and in processes that it starts.
+            # Hydra raises its errors instead of printing them, here and in processes that it starts.
             if not wants_tracebacks():
                 os.environ |= {ONE_LINE: "1", "HYDRA_FULL_ERROR": "1"}
             try:
@@ -104,7 +104,7 @@ def hydra_main(config: str) -> Callable[[Callable[[DictConfig], T]], Callable[..
 
 
 def exit_code_of_stop(stop: SystemExit | KeyboardInterrupt, cfg: DictConfig) -> int | str | None:
-    """The exit code of a run that ended before its end, after a line that says how it goes on.
+    """The exit code of a run that was stopped; prints how to resume it.
 
     Lightning turns SIGTERM into a SystemExit without a code, and an interrupt into one with code 1.
     """
@@ -112,24 +112,24 @@ def exit_code_of_stop(stop: SystemExit | KeyboardInterrupt, cfg: DictConfig) -> 
     if isinstance(stop, SystemExit) and stop.code is not None and not interrupted:
         return stop.code
     if not main_process():
-        # Another code would have the process that started this one killed before it has said what follows.
+        # With another code, the process that started this one would be killed before it prints its message.
         return 0
     run = OmegaConf.select(cfg, "output_dir")
     begun = run is not None and (Path(run) / LAST).exists()
-    on = f": dolglab train resume=true name={cfg.name} goes on" if begun else ""
+    how = f"; to resume: dolglab train resume=true name={cfg.name}" if begun else ""
     if run is None:
-        on = ": the same command does what is left"
+        how = "; the same command resumes it"
     elif in_sweep() or "search" in cfg:
-        on = f": the same command with name={cfg.name} goes on"
-    print(f"stopped{on}", file=sys.stderr)
+        how = f"; the same command with name={cfg.name} resumes it"
+    print(f"stopped{how}", file=sys.stderr)
     return 130 if interrupted else 143
 
 
 def configure_process() -> None:
-    """What a run wants of its process; called before torch is imported.
+    """Settings of a run's process; call it before torch is imported.
 
     Idle OpenMP threads sleep instead of spinning: beside loader workers, or on a shared machine, spinning makes
-    training on CPUs several times slower. Lightning's advertising and known harmless warnings are kept out.
+    training on CPUs several times slower. Lightning's tips and known harmless warnings are suppressed.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
@@ -144,7 +144,7 @@ def as_plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def renamed(cfg: DictConfig, command: str) -> DictConfig:
-    """The configuration with keys and targets of earlier versions, as in somebody's own YAML, named as today."""
+    """The configuration with keys and targets of earlier versions, as in a user's own YAML, renamed to current ones."""
     plain = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=False))
     found = cast("DictConfig", OmegaConf.create(with_current_targets(with_current_keys(command, plain))))
     OmegaConf.set_struct(found, OmegaConf.is_struct(cfg))
@@ -152,7 +152,7 @@ def renamed(cfg: DictConfig, command: str) -> DictConfig:
 
 
 def check_parts(cfg: DictConfig) -> None:
-    """Raise UserError for a part of a network that is given within `model`, whose choices are groups at the root."""
+    """Raise UserError for a part of a network given within `model`: its choices are groups at the root."""
     for part in PARTS:
         given = (cfg.get("model") or {}).get(part)
         if isinstance(given, str):
@@ -160,14 +160,14 @@ def check_parts(cfg: DictConfig) -> None:
 
 
 def check_complete(cfg: DictConfig) -> None:
-    """Raise UserError for values that have to be given, with what each means."""
+    """Raise UserError for missing required values, with their meanings."""
     missing = sorted(OmegaConf.missing_keys(cfg))
     if wants_weights(cfg):
         missing.append("weights")
     if not missing:
         return
     choices = {key: chosen(key.partition(".")[0]) for key in missing}
-    # What an option means is another thing in another choice.
+    # The same option can mean different things in different choices.
     meant = {key: option_text(key, choice) if choice else WANTED.get(key, "") for key, choice in choices.items()}
     keys = " and ".join(f"{key}=..." + (f" ({text})" if text else "") for key, text in meant.items())
     there = checkpoints_there() if "weights" in missing else ""
@@ -175,12 +175,12 @@ def check_complete(cfg: DictConfig) -> None:
 
 
 def wants_weights(cfg: DictConfig) -> bool:
-    """Whether a training is to begin with the network of a checkpoint that is not given."""
+    """Whether a training needs the network of a checkpoint that is not given."""
     return cfg.get("weights", "") is None and (cfg.get("model") or {}).get("_target_") == FROM_CHECKPOINT
 
 
 def checkpoints_there() -> str:
-    """For a line about a missing checkpoint: the newest ones of this folder's runs."""
+    """For a message about a missing checkpoint: the newest checkpoints of the runs in outputs/."""
     found = sorted(
         Path("outputs").glob("**/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True
     )
@@ -188,39 +188,39 @@ def checkpoints_there() -> str:
 
 
 def claim_run(run: Path, name: str, resume: bool | str = False) -> Path:
-    """The run's folder. Raises UserError when it holds another run, or nothing to resume, or for a bad name.
+    """The run's folder. Raises UserError if it holds another run or nothing to resume, and for an invalid name.
 
-    A folder in which nothing was trained or evaluated, since its run was refused, holds no run.
+    A folder without a checkpoint or a card, whose run was refused, holds no run.
     """
     if started_apart() and not _named():
-        raise UserError("torchrun and srun start processes that must agree on a folder: give the run a name=...")
+        raise UserError("the processes of torchrun or srun must use the same folder: set name=...")
     if not name.strip() or ".." in Path(name).parts:
-        raise UserError(f"name={name} is no name for a run: it must not be empty, nor hold '..'")
+        raise UserError(f"name={name} is not a valid run name: it must not be empty or contain '..'")
     if resume not in (True, False, "auto"):
         raise UserError(f"resume must be true, false or auto, not {resume}")
-    # Who resumes may have killed what still ends.
+    # When resuming, the run's earlier process may still be ending.
     if main_process() and not acquire(run / LOCK, PATIENCE if resume else 0):
-        raise UserError(f"another process trains in {run}: choose another name=..., or stop it first")
+        raise UserError(f"another process is training in {run}: choose another name=..., or stop it first")
     if resume:
         if resume is True and not (run / CONFIG).exists():
-            raise UserError(f"there is no run to resume in {run}: check name=..., or leave resume=true out")
+            raise UserError(f"there is no run to resume in {run}: check name=..., or leave out resume=true")
     elif any((run / file).exists() for file in (LAST, CARD)):
-        raise UserError(f"{run} already holds a run: choose another name=..., or resume=true where it was training")
+        raise UserError(f"{run} already holds a run: choose another name=..., or continue a training with resume=true")
     return run
 
 
 def in_sweep() -> bool:
-    """Whether this process is to run a job of a Hydra multirun."""
+    """Whether this process runs a job of a Hydra multirun."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def chosen(group: str) -> str | None:
-    """What was chosen of a group, where a command runs by Hydra and not as a function."""
+    """The choice of a group, if the command was started by Hydra and not called as a function."""
     return HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
 
 
 def drop_empty_run(cfg: DictConfig) -> None:
-    """Remove the folder of a run that was refused, which Hydra makes before anything is checked; no other."""
+    """Remove the empty folder of a refused run; Hydra makes it before anything is checked."""
     with contextlib.suppress(Exception):
         run = Path(cfg.output_dir)
         if is_held(run / LOCK) and [path.name for path in run.iterdir()] == [LOCK]:
@@ -229,7 +229,7 @@ def drop_empty_run(cfg: DictConfig) -> None:
 
 
 def record_run(run: Path, cfg: DictConfig) -> None:
-    """Keep the resolved configuration, and the overrides that made it, in the run's folder."""
+    """Write the resolved configuration and its overrides to the run's folder."""
     if not main_process():
         return
     write_text(run / OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(_all_overrides(run))))
@@ -237,7 +237,7 @@ def record_run(run: Path, cfg: DictConfig) -> None:
 
 
 def resumed_config(cfg: DictConfig) -> DictConfig:
-    """When resuming, the run's own overrides with those given now on top; otherwise `cfg`."""
+    """When resuming, the configuration of the run's own overrides with the current ones on top; otherwise `cfg`."""
     if not cfg.resume or not HydraConfig.initialized():
         return cfg
     if not (Path(cfg.output_dir) / OVERRIDES).exists():
@@ -249,17 +249,17 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
 
 
 def resume_point(run: Path) -> Path | None:
-    """The checkpoint to continue from; None starts at the beginning."""
+    """The checkpoint to resume from; None if there is none."""
     from dolglab.training.checkpointing import last_readable
 
     last = last_readable((run / LAST).parent)
     if last is None and (run / CONFIG).exists():
-        print(f"no checkpoint in {run} yet: training starts at the beginning")
+        print(f"no checkpoint in {run} yet: training starts from the beginning")
     return last
 
 
 def _named() -> bool:
-    """Whether the run's folder does not hang on the clock."""
+    """Whether the run's folder is named by the user, not by date and time."""
     if not HydraConfig.initialized():
         return True
     given = HydraConfig.get().overrides
@@ -267,7 +267,7 @@ def _named() -> bool:
 
 
 def _all_overrides(run: Path) -> list[str]:
-    """What the run was started with, what it was resumed with, and what is given now; the last of each name."""
+    """The overrides of the run's start, of earlier resumptions and of now; the last of each key."""
     task = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     given = [override for override in task if _key(override) not in ("resume", "name")]
     kept = run / OVERRIDES

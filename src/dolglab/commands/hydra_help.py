@@ -1,8 +1,8 @@
-"""`--help` of the commands that Hydra configures, made from the YAML of `conf`.
+"""`--help` of the commands that Hydra configures, generated from the YAML in `conf`.
 
-Options are shown with their values in the configuration that the command line makes, so that
-`dolglab train experiment=photos --help` says what that recipe sets, and `dolglab prepare task=pack --help` what packing
-takes. Hydra's own help stays at `--hydra-help`, the whole configuration at `--cfg job`.
+Options are shown with their values in the composed configuration, so that `dolglab train experiment=photos --help`
+shows what that recipe sets, and `dolglab prepare task=pack --help` the options of packing. Hydra's own help is at
+`--hydra-help`, the whole configuration at `--cfg job`.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ FIRST_KEYS = {
     ),
     "evaluate": ("max_side", "scales", "workers", "trainer.precision", "trainer.devices"),
 }
-# Groups whose choices are whole recipes, which their names do not explain.
-RECIPES = ("experiment", "task")
+# Groups whose choices are whole recipes, which their names do not explain: choices are listed with their titles, and
+# the chosen one is described.
+RECIPES = ("experiment", "task", "entry", "search")
 USAGE = {
     "train": "train [GROUP=CHOICE | KEY=VALUE] ...",
     "evaluate": "evaluate [GROUP=CHOICE | KEY=VALUE] ...",
@@ -63,21 +64,21 @@ def command_help(command: str, cfg: DictConfig) -> str:
     if recipe:
         lines += [f"{recipe.name}:", *_wrap(recipe.about, "  "), *_settings(recipe, command), ""]
     if first:
-        lines += ["What people change first, and its value now:"]
+        lines += ["What people change first, with current values:"]
         lines += _options([explained[key] for key in first if key in explained], values, known_as=True)
     groups = recipe.groups if recipe and command == "prepare" else about.groups
     for name, text in groups.items():
-        if name in RECIPES and not recipe:
+        if name in RECIPES and (command == "tune" or not recipe):
             lines += [f"{name}=NAME: {text}", *_recipes(name), ""]
     if others := {name: text for name, text in groups.items() if name not in RECIPES}:
-        lines += ["Groups: GROUP=CHOICE, the one chosen now in brackets:", *_groups(others, chosen), ""]
+        lines += ["Groups (GROUP=CHOICE), with the current choice in brackets:", *_groups(others, chosen), ""]
     if rest := [option for option in options if option.name not in first]:
-        lines += ["Options, and their values now:", *_options(rest, values)]
+        lines += ["Options, with current values:", *_options(rest, values)]
     return "\n".join([*lines, *_more(command, recipe)])
 
 
 def _recipe_of(command: str, chosen: Mapping[str, Any]) -> Choice | None:
-    """The experiment or the task that was chosen."""
+    """The recipe that was chosen, such as an experiment or a task."""
     for group in RECIPES:
         if isinstance(name := chosen.get(group), str):
             return read_choice(config_folder() / group / f"{name}.yaml")
@@ -85,22 +86,22 @@ def _recipe_of(command: str, chosen: Mapping[str, Any]) -> Choice | None:
 
 
 def _settings(recipe: Choice, command: str) -> list[str]:
-    """What a recipe sets, as the command line would."""
-    settings = " ".join(f"{option.name}={option.value}" for option in recipe.options)
+    """What a recipe sets, in the syntax of the command line; the options of a task are listed instead."""
+    settings = " ".join(f"{option.name}={_typed(option.value)}" for option in recipe.options)
     return _wrap(f"It sets {settings}", "  ") if command != "prepare" and settings else []
 
 
 def _options_at(key: str, about: Choice, chosen: Mapping[str, Any]) -> Iterator[Option]:
-    """The option of a dotted key: the command's own, or one of what was chosen of its group."""
+    """The option of a dotted key: the command's own, or one of its group."""
     group = key.partition(".")[0]
     inside = choices_of(group).values() if group in chosen else (about,)
     found = [option for choice in inside for option in choice.options if option.name == key]
-    # Every choice of the group knows its text.
+    # All choices of a group explain it alike.
     yield from found[:1]
 
 
 def _options(options: Iterable[Option], values: Mapping[str, Any], known_as: bool = False) -> list[str]:
-    """A line or more an option: key, value now, what it means; those that follow another are left out."""
+    """Each option on one or more lines: key, current value, meaning. Options that only copy another are left out."""
     lines = []
     for option in options:
         value = _value(values, option.name, option.value)
@@ -112,24 +113,29 @@ def _options(options: Iterable[Option], values: Mapping[str, Any], known_as: boo
 
 
 def _value(values: Mapping[str, Any], key: str, given: str) -> str:
-    """The value of a dotted key as the command line takes it; nothing of one that is made of others."""
+    """The value of a dotted key in the syntax of the command line; empty if it has no value of its own."""
     found: Any = values
     for part in key.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None
     if found is None:
         return "null" if given == "null" else ""
     text = str(found).lower() if isinstance(found, bool) else str(found).replace("'", "")
-    return "..." if "${" in text or text == "???" else text.replace(", ", ",")
+    return "..." if "${" in text or text == "???" else _typed(text)
+
+
+def _typed(value: str) -> str:
+    """A value as it is typed: lists without spaces."""
+    return value.replace(", ", ",") if value.startswith(("[", "{")) else value
 
 
 def _recipes(group: str) -> Iterator[str]:
-    """A line or more for each choice of a group: its first sentence."""
+    """Each choice of a group with its title, the first sentence of its comment."""
     for choice in choices_of(group).values():
         yield from _entry(choice.name, choice.about.split(". ")[0].rstrip("."))
 
 
 def _groups(groups: Mapping[str, str], chosen: Mapping[str, Any]) -> Iterator[str]:
-    """A line for each group, and its choices below."""
+    """Each group with its meaning, and its choices below."""
     known = read_choice(config_folder() / "evaluate.yaml").groups
     for name, text in groups.items():
         group, now = name.partition("@")[0], chosen.get(name)
@@ -141,16 +147,16 @@ def _groups(groups: Mapping[str, str], chosen: Mapping[str, Any]) -> Iterator[st
 def _more(command: str, recipe: Choice | None) -> list[str]:
     shown = {"prepare": "task=NAME", "train": "experiment=NAME", "tune": "search=NAME", "evaluate": "entry=NAME"}
     lines = []
-    if command in shown and recipe is None:
-        lines += _entry(f"{shown[command]} --help", "what that sets, and its options")
-    lines += _entry("--cfg job", "the whole configuration that a command line makes; of one group with --package GROUP")
+    if command in shown and (command == "tune" or not recipe):
+        lines += _entry(f"{shown[command]} --help", "what it sets, and its options")
+    lines += _entry("--cfg job", "print the whole configuration; of one group with --package GROUP")
     if command in ("train", "evaluate"):
-        lines += _entry("-m KEY=A,B", "a run for each value")
-    return [*lines, *_entry("--hydra-help", "Hydra's own flags, such as --config-dir for YAML files of yours")]
+        lines += _entry("-m KEY=A,B", "one run for each value")
+    return [*lines, *_entry("--hydra-help", "Hydra's own flags, such as --config-dir for your own YAML files")]
 
 
 def _entry(head: str, text: str) -> list[str]:
-    """A head and its text beside it; below it where the head is long."""
+    """A head with its text beside it, or below it if the head is long."""
     said = textwrap.wrap(text, _width() - TEXT_AT, break_on_hyphens=False)
     beside = len(head) + 4 <= TEXT_AT
     first = f"  {head:<{TEXT_AT - 4}}  {said[0] if said else ''}".rstrip() if beside else f"  {head}"

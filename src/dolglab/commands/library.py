@@ -1,4 +1,4 @@
-"""What else can be done with a library: `dolglab library COMMAND --library library`."""
+"""Manage a library: `dolglab library COMMAND --library library`."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import typer
 
 from dolglab.commands.typer_cli import Allow, user_errors
 
-NEAR = "Cosine from which on two photos are near-duplicates; what is right depends on the model."
-REST = "Write a text too, with the paths of the photos that need not be kept, one a line."
-EACH = "Compare each photo with each, also of 20,000 or more, which are compared within cells of like ones."
-SURE = "Cosine below which a photo is unknown; by default one that 95 % of photos with other names do not reach."
-PHOTOS = "Photos, by their paths or addresses or the ends of these, and folders of them."
-METHOD = "pca, two principal axes of the descriptors, or umap, which shows groups better and takes minutes."
-LABELLED = "A folder of embedded photos with one sub-folder a landmark."
-MARKS = "A table of marks that the page exported, named as what is right there; may be repeated."
-NO_EXIF = "Take date and place out, and take none in from now on; what --metadata gave stays."
-GONE = "Those whose files are no longer there, but for disks that are not mounted."
+NEAR = "Smallest cosine of near-duplicates; a good value depends on the model."
+REST = "Also write a text file with the paths of the photos that need not be kept, one per line."
+EACH = "Compare all pairs of photos; from 20,000 photos on, only similar ones are compared by default."
+SURE = "Cosine below which a photo stays unnamed; by default, 95 % of photos with other names are below it."
+PHOTOS = "Photos and folders, by path or URL, or by the end of it."
+METHOD = "pca (two principal axes of the descriptors), or umap (shows groups better, takes minutes)."
+LABELLED = "A folder of embedded photos with one sub-folder per landmark."
+MARKS = "A table of marks exported by the page; its name is the label of the photos marked right; may be repeated."
+NO_EXIF = "Remove date and place, and read none from now on; values of --metadata stay."
+GONE = "Remove photos whose files no longer exist, except on disks that are not mounted."
 
 Folder = Annotated[str, typer.Option(help="The library's folder.")]
-Table = Annotated[str, typer.Option(help="The table to write, a CSV.")]
+Table = Annotated[str, typer.Option(help="The CSV file to write.")]
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 
 
 @app.callback()
 def main(allowed: Allow = None) -> None:
-    """What else can be done with a library."""
+    """Manage a library."""
     from dolglab.data.addresses import allow
 
     allow(allowed or ())
@@ -35,9 +35,9 @@ def main(allowed: Allow = None) -> None:
 
 @app.command()
 def info(
-    library: Folder, bad: Annotated[bool, typer.Option("--bad", help="Name what could not be read.")] = False
+    library: Folder, bad: Annotated[bool, typer.Option("--bad", help="List photos that could not be read.")] = False
 ) -> None:
-    """Say how many photos there are, which model described them, and how large the library is."""
+    """Print the number of photos, the model that described them, and the size of the library."""
     from dolglab.library.library import Library
     from dolglab.library.maintenance import print_info
 
@@ -50,7 +50,7 @@ def remove(
     photos: Annotated[list[str] | None, typer.Argument(help=PHOTOS)] = None,
     gone: Annotated[bool, typer.Option("--gone", help=GONE)] = False,
 ) -> None:
-    """Take photos out of the library; their files stay."""
+    """Remove photos from the library; their files stay."""
     from dolglab.library.library import Library
     from dolglab.library.maintenance import remove
 
@@ -65,9 +65,9 @@ def duplicates(
     exact: Annotated[bool, typer.Option("--exact", help=EACH)] = False,
     rest: Annotated[str | None, typer.Option(help=REST)] = None,
 ) -> None:
-    """Write clusters of near-duplicates, the photo to keep first: most pixels, then the largest file, then the oldest.
+    """Write clusters of near-duplicates, starting with the photo to keep: most pixels, then largest file, then oldest.
 
-    A cluster's photos are listed with pixels, bytes, and their cosine to the one to keep. Nothing is deleted.
+    Photos are listed with pixels, bytes, and the cosine to the one to keep. Nothing is deleted.
     """
     from dolglab.library.duplicates import write_duplicates
     from dolglab.library.library import Library
@@ -77,7 +77,7 @@ def duplicates(
 
 @app.command()
 def exif(library: Folder, remove: Annotated[bool, typer.Option("--remove", help=NO_EXIF)] = False) -> None:
-    """Read date, place and pixel size from photos' files into a library of an earlier version, or take them out."""
+    """Read date, place and pixel size from photo files into an older library, or remove date and place."""
     from dolglab.library.exif import read_exif, remove_exif
     from dolglab.library.library import Library
 
@@ -87,13 +87,13 @@ def exif(library: Folder, remove: Annotated[bool, typer.Option("--remove", help=
 @app.command()
 def label(
     library: Folder,
-    column: Annotated[str, typer.Option(help="The column that has the names of some photos.")],
+    column: Annotated[str, typer.Option(help="The column with the names of some photos.")],
     out: Table = "labels.csv",
-    neighbours: Annotated[int, typer.Option(help="How many of the nearest photos with a name vote.")] = 5,
+    neighbours: Annotated[int, typer.Option(help="Number of nearest named photos that vote.")] = 5,
     min_cosine: Annotated[float | None, typer.Option("--least", help=SURE)] = None,
-    write: Annotated[bool, typer.Option("--write", help="Put the names into the library's column too.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Also write the names to the library's column.")] = False,
 ) -> None:
-    """Name photos by their neighbours that have a name, and say how far that can be trusted."""
+    """Name photos by their nearest named photos, and estimate the accuracy."""
     from dolglab.library.labelling import label
     from dolglab.library.library import Library
 
@@ -102,7 +102,7 @@ def label(
 
 @app.command("map")
 def draw_map(library: Folder, method: Annotated[str, typer.Option(help=METHOD)] = "pca") -> None:
-    """Give each photo a place on a map, where like photos lie near each other; `dolglab serve` shows it."""
+    """Compute a map on which similar photos are near each other; `dolglab serve` shows it."""
     from dolglab.library.library import Library
     from dolglab.library.map_making import make_map
 
@@ -112,12 +112,12 @@ def draw_map(library: Folder, method: Annotated[str, typer.Option(help=METHOD)] 
 @app.command()
 def adapt(
     library: Folder,
-    column: Annotated[str | None, typer.Option(help="The column that says what some photos show.")] = None,
+    column: Annotated[str | None, typer.Option(help="The column with labels of some photos.")] = None,
     folder: Annotated[str | None, typer.Option(help=LABELLED)] = None,
     marks: Annotated[list[str] | None, typer.Option(help=MARKS)] = None,
-    seed: Annotated[int, typer.Option(help="Of what is held out to choose and to test.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the photos held out for validation and test.", min=0)] = 0,
 ) -> None:
-    """Adapt the library to what its photos show: learn from labels and descriptors, test, and keep what gains."""
+    """Adapt the library to its photos: learn from labels and descriptors, test, and keep the result if it is better."""
     from dolglab.library.adapting import adapt
 
     adapt(library, column=column, labelled=folder, marks=marks or (), seed=seed)
@@ -125,10 +125,10 @@ def adapt(
 
 @app.command()
 def merge(
-    libraries: Annotated[list[str], typer.Argument(help="Libraries; they stay as they are.")],
-    library: Annotated[str, typer.Option(help="The library that takes them in; made where there is none.")],
+    libraries: Annotated[list[str], typer.Argument(help="Libraries to merge; they are not changed.")],
+    library: Annotated[str, typer.Option(help="The merged library; created if it does not exist.")],
 ) -> None:
-    """Join libraries, such as those of `dolglab embed --shard`, into one."""
+    """Merge libraries, such as those of `dolglab embed --shard`."""
     from dolglab.library.maintenance import merge
 
     merge(libraries, library)

@@ -14,14 +14,14 @@ from dolglab.errors import UserError
 
 @hydra_main("prepare")
 def main(cfg: DictConfig) -> None:
-    """Run the task's call. Raises UserError where no task is named."""
+    """Run the task's call. Raises UserError without a task."""
     if "call" not in cfg:
         tasks = ", ".join(sorted(path.stem for path in (config_folder() / "task").glob("*.yaml")))
-        raise UserError(f"which task? task=NAME, of {tasks}; --help says what each does")
+        raise UserError(f"choose a task with task=NAME: {tasks}; --help describes them")
     configure_process()
     from hydra.utils import instantiate
 
-    # Told to stop, a preparation ends as after an interrupt: in order.
+    # SIGTERM ends a preparation in an orderly way, like an interrupt.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     instantiate(cfg.call)
 

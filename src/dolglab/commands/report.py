@@ -1,13 +1,8 @@
 """Compare runs: `dolglab report cards='outputs/demo/*/card.json' out=outputs/demo`.
 
-Prints the cards' tables and writes OUT/report.html, OUT/table.md, OUT/table.tex and OUT/results.json (the figures and
-what they mean, without the per-query lists); what charts the cards have also go to OUT/figures. Beside a card,
-`metrics.csv` gives the page its curves, `grids/NAME.jpg` (or .png) its rankings and `pictures/` its other pictures.
-`against=NAME` compares with one row instead of the best, `published=true` adds the rows of the paper's table, and what
-`about` says, a line or a list of lines, stands above the page's tables.
-`leaderboard=true` writes a static page for everyone instead, OUT/index.html, with a page a model.
-`verify=card.json`, or a glob, says whether figures follow from the rankings beside the card, or are those of `cards`.
-`workspace=true` writes the layout of the project's page on W&B instead.
+Prints the tables and writes OUT/report.html, OUT/table.md, OUT/table.tex, OUT/results.json (figures and protocols,
+without the per-query lists) and charts in OUT/figures. The page also shows, from the files beside a card, the curves of
+`metrics.csv`, the queries of `answers/` and the images of `pictures/`. `conf/report.yaml` explains the options.
 """
 
 from __future__ import annotations
@@ -22,7 +17,7 @@ from dolglab.errors import UserError
 
 @hydra_main("report")
 def main(cfg: DictConfig) -> Path:
-    """The path of what was written. Raises UserError when there is no card, or one that cannot be read."""
+    """The path that was written or verified. Raises UserError without a card, and for one that cannot be read."""
     from dolglab.results.leaderboard import write_leaderboard
     from dolglab.results.report import card_paths, compare_runs, write_workspace
     from dolglab.results.verification import verify
@@ -41,7 +36,7 @@ def main(cfg: DictConfig) -> Path:
             raise SystemExit(1)
         return cards[0]
     if not patterns:
-        raise UserError("say which cards to compare, such as cards='outputs/demo/*/card.json'")
+        raise UserError("set the cards to compare, such as cards='outputs/demo/*/card.json'")
     if cfg.leaderboard:
         page = write_leaderboard(card_paths(patterns), Path(cfg.out))
         print(f"page: {page}")

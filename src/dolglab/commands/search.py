@@ -9,17 +9,17 @@ import typer
 from dolglab.commands.typer_cli import Allow, Backend, run_command, user_errors
 
 LEAST = "Only photos with at least this cosine."
-RERANK = "spatial: verify the first answers by local features (RootSIFT), and put first those with most inliers."
-WHERE = "Only photos with this in a column: COLUMN=VALUE, LOW..HIGH, or taken=2019-05..2019-08; may be repeated."
-EXACT = "Compare all photos, also of a large library, where codes propose which are compared."
-EXPLAIN = "Say what each cosine is the sum of, and how many local features match; with --html, show them."
+RERANK = "spatial: re-rank the first answers by the inliers of matched local features (RootSIFT)."
+WHERE = "Only photos with this value in a column: such as place=Rome or taken=2019-05..2019-08; may be repeated."
+EXACT = "Compare all photos; in a large library, only candidates selected by codes are compared by default."
+EXPLAIN = "Print the parts of each cosine and the number of matching local features; with --html, show them."
 
 
 def main(
     queries: Annotated[list[str], typer.Argument(help="Photos to search for, or folders of them.")],
     library: Annotated[str, typer.Option(help="The library's folder.")],
-    top: Annotated[int, typer.Option(help="Answers a query.", min=1)] = 20,
-    box: Annotated[str | None, typer.Option(help="Search for this part alone: x1,y1,x2,y2 in pixels.")] = None,
+    top: Annotated[int, typer.Option(help="Number of answers per query.", min=1)] = 20,
+    box: Annotated[str | None, typer.Option(help="Search for this part only: x1,y1,x2,y2 in pixels.")] = None,
     where: Annotated[list[str] | None, typer.Option(help=WHERE)] = None,
     min_cosine: Annotated[float, typer.Option("--least", help=LEAST, min=-1, max=1)] = -1.0,
     rerank: Annotated[str | None, typer.Option(help=RERANK)] = None,
@@ -30,7 +30,7 @@ def main(
     html: Annotated[str | None, typer.Option(help="Write a page with thumbnails to this file.")] = None,
     allowed: Allow = None,
 ) -> None:
-    """Print the photos of a library that look most like a photo, with the cosine of their descriptors."""
+    """Print the photos of a library most similar to a photo, with the cosines of their descriptors."""
     with user_errors():
         from dolglab.data.addresses import allow
         from dolglab.library.search_results import search_photos

@@ -10,27 +10,27 @@ import typer
 from dolglab.commands.typer_cli import Allow, Backend, run_command, user_errors
 from dolglab.errors import UserError
 
-ASK_TOKEN = "Ask everyone for this token; better in the environment than on the command line, where others can read it."
-PREFIX = "The prefix that a proxy has the server below, such as /photos."
-HOST_NAME = "A host name the server is reached by, besides localhost, this machine's own and addresses."
+ASK_TOKEN = "Require this token; safer in the environment than on the command line, where other users can see it."
+PREFIX = "Path prefix of the server behind a proxy, such as /photos."
+HOST_NAME = "An allowed host name, in addition to localhost, this machine's name and IP addresses; may be repeated."
 
 
 def main(
     library: Annotated[str, typer.Option(help="The library's folder.")],
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is reached from the network.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.", min=0, max=65535)] = 8765,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for the network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free one.", min=0, max=65535)] = 8765,
     token: Annotated[str | None, typer.Option(help=ASK_TOKEN, envvar="DOLG_TOKEN")] = None,
     name: Annotated[list[str] | None, typer.Option(help=HOST_NAME)] = None,
     root_path: Annotated[str, typer.Option(help=PREFIX)] = "",
-    max_upload_mb: Annotated[float, typer.Option(help="Megabytes of a photo that is sent.", min=0.001)] = 20,
-    max_megapixels: Annotated[float, typer.Option(help="Megapixels of such a photo.", min=0.001)] = 50,
-    max_decode_seconds: Annotated[float, typer.Option(help="Seconds that decoding such a photo takes.", min=0.1)] = 20,
-    rate: Annotated[float, typer.Option(help="Requests a minute of one client that make it work.", min=1)] = 60,
+    max_upload_mb: Annotated[float, typer.Option(help="Largest upload in megabytes.", min=0.001)] = 20,
+    max_megapixels: Annotated[float, typer.Option(help="Largest uploaded photo in megapixels.", min=0.001)] = 50,
+    max_decode_seconds: Annotated[float, typer.Option(help="Longest decoding of an upload, in seconds.", min=0.1)] = 20,
+    rate: Annotated[float, typer.Option(help="Most requests per minute and client that need computation.", min=1)] = 60,
     backend: Backend = "auto",
-    read_only: Annotated[bool, typer.Option("--read-only", help="Neither add nor remove photos.")] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Photos can be neither added nor removed.")] = False,
     allowed: Allow = None,
 ) -> None:
-    """Search a library in the browser; a REST API is beside the page, described at /api/openapi.json."""
+    """Search a library in the browser, or over a REST API, described at /api/openapi.json."""
     with user_errors():
         from dolglab.data.addresses import allow
 
@@ -42,7 +42,7 @@ def main(
         except ModuleNotFoundError as error:
             raise UserError(f"{error.name} is not installed: pip install 'dolglab[serve]'") from None
         if token is not None and not (token.isascii() and token.strip() == token and token):
-            raise UserError("--token wants ASCII without blanks at its ends")
+            raise UserError("--token must be ASCII, without spaces at its ends")
         settings = Settings(
             token=token,
             max_upload=int(max_upload_mb * 1e6),
@@ -57,15 +57,15 @@ def main(
 
 
 def parse_root_path(text: str) -> str:
-    """A prefix with a / before it and none behind; nothing of nothing. Raises UserError for what is none.
+    """A prefix with a leading and no trailing slash; empty stays empty. Raises UserError for an invalid one.
 
     >>> parse_root_path("archive/photos/"), parse_root_path("/")
     ('/archive/photos', '')
     """
     path = text.strip("/")
-    # A request for the API itself could not be told from one that is below such a prefix.
+    # With such a prefix, requests for the API itself would be ambiguous.
     if quote(path) != path or path in ("api", "page"):
-        raise UserError(f"--root-path wants a path such as /photos, other than /api and /page, not {text}")
+        raise UserError(f"--root-path must be a path such as /photos, but not /api or /page, not {text}")
     return f"/{path}" if path else ""
 
 

@@ -12,7 +12,7 @@ from dolglab.processes import CARD, LAST, main_process, watch_parent
 
 @hydra_main("train")
 def main(cfg: DictConfig) -> float | None:
-    """Fit, test the chosen checkpoint once, report; returns the best validation Medium mAP."""
+    """Train, test the best checkpoint once and write the report; returns the best validation mAP (Medium)."""
     configure_process()
     if in_sweep():
         from dolglab.sweeps.jobs import sweep_job
@@ -39,7 +39,7 @@ def main(cfg: DictConfig) -> float | None:
     L.seed_everything(checked_seed(cfg.seed), workers=True, verbose=False)
     last = resume_point(run) if cfg.resume else None
     cfg = with_network(cfg, last)
-    # Checked before the first step, though it is needed after the last.
+    # Needed after the last step, but checked before the first.
     options = ExtractionOptions(cfg.test_scales, cfg.resize, instantiate(cfg.index), cfg.scale_pooling)
     data, module, config = assemble(cfg, resumed=last is not None)
     pooling_is_new = cfg.weights is None or "pooling" not in (cfg.weights_parts or ["pooling"])
@@ -60,7 +60,7 @@ def main(cfg: DictConfig) -> float | None:
             board.experiment.config.update(config, allow_val_change=True)
     trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     checkpoints = checkpoints_of(run)
-    # The best on validation, or the last where nothing validated.
+    # The best on validation, or the last without validation.
     chosen = checkpoints.get("best", run / LAST)
     store, rankings, before = Path(cfg.store), [], []
     if data.test:

@@ -1,6 +1,6 @@
 """Search for settings: `dolglab tune name=margins search=margin_gem trials=20 -- experiment=demo`.
 
-What stands behind `--` is what every trial's `dolglab train` is given.
+Options behind `--` are passed to the `dolglab train` of every trial.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dolglab.commands.hydra_cli import as_plain, configure_process, hydra_main
 
 @hydra_main("tune")
 def main(cfg: DictConfig) -> float:
-    """Run trials until there are enough, then say which was best; returns its validation mAP."""
+    """Run trials until there are enough, then print the best one; returns its validation mAP."""
     configure_process()
     from pathlib import Path
 
@@ -28,7 +28,7 @@ def main(cfg: DictConfig) -> float:
 
     train = list(map(str, cfg.train))
     space = read_space(as_plain(cfg.search))
-    # What no training takes is said before one starts.
+    # Invalid options are refused before the first trial.
     compose_config("train", [*train, *(override(part.key, part.example()) for part in space)])
     study = SharedStudy(
         Path(cfg.output_dir), space, train, instantiate(cfg.sampler), instantiate(cfg.pruner), checked_seed(cfg.seed)
@@ -37,7 +37,7 @@ def main(cfg: DictConfig) -> float:
 
 
 def with_train(arguments: Sequence[str]) -> list[str]:
-    """The command line of a search as Hydra reads it: what stands behind `--` as the list `train`.
+    """The command line of a search for Hydra, with the options behind `--` as the list `train`.
 
     >>> with_train(["tune", "trials=3", "--", "experiment=demo"])
     ['tune', 'trials=3', 'train=["experiment=demo"]']

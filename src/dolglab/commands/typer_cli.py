@@ -1,4 +1,4 @@
-"""What the Typer entry points share: their name in the usage line, and a person's mistake in one line."""
+"""Shared code of the Typer commands: names in the usage line, and user errors in one line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import typer
 
 from dolglab.errors import UserError, os_error_text, reader_gone
 
-ALLOW = "A scheme such as s3, or a place such as https://host/2019, that addresses in a library may use; repeatable."
-BACKEND = "What runs the network: torch, onnx, or auto, which takes onnx where it is there and faster."
-# In the environment it is DOLG_ALLOW, with commas between: see `dolglab.data.addresses`.
+ALLOW = "A scheme such as s3, or a URL such as https://host/2019, that a library's own paths may open; may be repeated."
+BACKEND = "What runs the network: torch, onnx, or auto (onnx if it is installed and faster)."
+# The environment variable is DOLG_ALLOW, separated by commas: see `dolglab.data.addresses`.
 Allow = Annotated[list[str] | None, typer.Option("--allow", help=ALLOW)]
 
 Backend = Annotated[str, typer.Option(help=BACKEND)]
@@ -23,17 +23,17 @@ Backend = Annotated[str, typer.Option(help=BACKEND)]
 def run_command(name: str, main: Callable[..., None], examples: Sequence[str] = ()) -> None:
     """Run `main` with the arguments of the command line, as `dolglab NAME`; its help ends with the examples."""
     app = typer.Typer(add_completion=False)
-    # Paragraphs: within one, lines would be joined.
+    # One paragraph each, because lines of a paragraph are joined.
     app.command(epilog="\n\n".join(["Examples:", *examples]) if examples else None)(main)
     app(prog_name=f"dolglab {name}")
 
 
 @contextmanager
 def user_errors(stopped: str = "stopped") -> Iterator[None]:
-    """Around all that a command does and imports: mistakes, and what disks refuse, are one line, exit code 2.
+    """Context of a whole command: user errors and errors of the file system are printed as one line, exit code 2.
 
-    Idle OpenMP threads sleep instead of spinning, which on a shared machine is several times faster; torch asks for it
-    when it is imported. Whoever stops the command from the keyboard is told `stopped`.
+    Idle OpenMP threads sleep instead of spinning, which is several times faster on a shared machine; torch reads this
+    setting when it is imported. After an interrupt from the keyboard, `stopped` is printed.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:

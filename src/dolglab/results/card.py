@@ -1,4 +1,4 @@
-"""Result cards: what a run measured, how sure that is and what made it, as JSON; and the gain over a baseline."""
+"""Result cards: figures, intervals and the origin of a run, as JSON; and the gain over a baseline."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ PACKAGES = {
     "pillow": "pillow",
 }
 LOOKALIKE_ANSWERS = 10
-# Query landmarks that GLDv2-clean has too (RGLDv2-clean, CVPR 2024).
+# Query landmarks that are also in GLDv2-clean (RGLDv2-clean, CVPR 2024).
 GLDV2_SHARED = {"roxford5k": "36 of the 70", "rparis6k": "38 of the 70"}
-# What a card says of itself: a digest of all else in it.
+# The key of a card's own digest, over all other keys.
 DIGEST = "sha256"
-# The checkout from which the package runs, where it does.
+# The git checkout from which the package runs, if it does.
 CHECKOUT = Path(__file__).parents[3]
 
 Fields = dict[str, type | tuple[type, ...]]
@@ -67,7 +67,7 @@ BENCHMARK_FIELDS: Fields = {
     "bad_images": list,
     "seconds": (int, float),
 }
-# What a card may say besides: cards of before did not, and most runs have nothing to say.
+# Optional fields: older cards and many runs lack them.
 OPTIONAL_FIELDS: Fields = {
     "protocol": dict,
     "notes": list,
@@ -76,7 +76,7 @@ OPTIONAL_FIELDS: Fields = {
     "precision_recall": dict,
     "map_interval_95": dict,
     "lookalikes": dict,
-    # The digest of the rankings that its figures follow from (see `stored_rankings`).
+    # Digest of the stored rankings (see `stored_rankings`).
     "rankings": str,
 }
 
@@ -92,13 +92,13 @@ def make_card(
     training: Mapping[str, object] | None = None,
     validation_map: float | None = None,
 ) -> dict[str, Any]:
-    """The card of a run called `name`, whose table row reads `method`.
+    """The card of a run called `name`, whose table row is headed `method`.
 
-    `protocol` says how descriptors were made (scales, resize, image_size; the crop is the benchmark's) and, under
-    `selection`, the digests, by name, of the sets the checkpoint was selected on; `training` is what it was trained on
-    (see `trained_on`), `validation_map` the best figure of the benchmark that chose it. Precisions are fractions in
-    [0, 1], times are seconds; what is not a finite number is null.
-    Raises OSError when the checkpoint cannot be read.
+    `protocol` describes how descriptors were computed (scales, resize, image_size; the crop is the benchmark's) and,
+    under `selection`, the digests, by name, of the sets on which the checkpoint was selected; `training` is the
+    training data (see `trained_on`), `validation_map` the best figure on the benchmark that selected it. Precisions are
+    fractions in [0, 1], times are in seconds; numbers that are not finite are null.
+    Raises OSError if the checkpoint cannot be read.
     """
     card = {
         "format": FORMAT,
@@ -128,19 +128,19 @@ def protocol(
     colour: str = "ignore",
     network: str | None = None,
 ) -> dict[str, object]:
-    """The part of a card without which its figures mean nothing; `selection` are the sets that chose the weights.
+    """How a card's figures were computed; `selection` are the sets that selected the weights.
 
-    Of methods that rescale no image, `scales` are empty, and there is no `resize` and no `scale_pooling`. `network`
-    says of one from elsewhere where it is from and what it takes (`ExtractionProtocol.note`).
+    For methods that rescale no image, `scales` is empty, and `resize` and `scale_pooling` are None. `network` describes
+    the source and input of an external network (`ExtractionProtocol.note`).
     """
     return {
         "scales": list(scales) or None,
         "resize": resize,
-        # The mean goes without saying.
+        # The default, the mean, is not stated.
         "scale_pooling": None if scale_pooling == "mean" else scale_pooling,
         "image_size": max_side,
         "selection": dict(selection),
-        # float32 goes without saying, and so do upright photographs, and colours as the released code reads them.
+        # Nor are float32, upright photographs, and colours as the released code reads them.
         "precision": None if precision == "32-true" else precision,
         "orientation": None if orientation == "exif" else orientation,
         "colour": None if colour == "ignore" else colour,
@@ -149,7 +149,7 @@ def protocol(
 
 
 def _benchmark_result(ranking: Ranking) -> dict[str, Any]:
-    """One benchmark's part of the card; of the figures, only the difficulties that mean something."""
+    """One benchmark's part of the card, with the figures of its own difficulties only."""
     benchmark = ranking.benchmark
     scores = {d: ranking.evaluation[d] for d in benchmark.difficulties if d in ranking.evaluation}
     result = {
@@ -184,7 +184,7 @@ def _benchmark_result(ranking: Ranking) -> dict[str, Any]:
 
 
 def _to_json(value: Any) -> Any:
-    """`value` in JSON's own types as far as it has a meaning there; a number that is not finite is None."""
+    """`value` in JSON's own types; a number that is not finite is None."""
     match value:
         case Mapping():
             return {str(key): _to_json(item) for key, item in value.items()}
@@ -201,9 +201,9 @@ def _to_json(value: Any) -> Any:
 
 
 def map_intervals(benchmark: Mapping[str, Any]) -> dict[str, list[float] | None]:
-    """By difficulty, the 95 % interval of the figure in `map`, low and high (`bootstrap.interval`).
+    """By difficulty, the 95 % interval (low, high) of the figure in `map` (`bootstrap.interval`).
 
-    Null for fewer than two queries. GAP, which is no mean over queries, has none.
+    None for fewer than two queries. GAP is not a mean over queries and has none.
     """
     if benchmark.get("measure") == "GAP":
         return {}
@@ -214,10 +214,9 @@ def map_intervals(benchmark: Mapping[str, Any]) -> dict[str, list[float] | None]
 
 
 def lookalikes(ranking: Ranking) -> dict[str, float] | None:
-    """Wrong answers among a query's first ten, and those whose landmark is of the query's family: means a query.
+    """Wrong answers among a query's first ten, and those that show a landmark of its family, as means over queries.
 
-    Wrong is what the ground truth names neither positive nor junk. Returns {"wrong", "siblings"}; None where families
-    are not known.
+    An answer is wrong if it is neither positive nor junk. Returns {"wrong", "siblings"}; None if families are unknown.
     """
     benchmark = ranking.benchmark
     families, truth = benchmark.families, benchmark.ground_truth
@@ -235,7 +234,7 @@ def lookalikes(ranking: Ranking) -> dict[str, float] | None:
 
 
 def caveats(card: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[str]:
-    """Short notes on what sets this card's figures on `benchmark` (one of its benchmarks) apart."""
+    """Short notes on what limits the comparison of this card's figures on `benchmark`, one of its benchmarks."""
     notes = []
     if benchmark["boxes"] and benchmark["crop"] == "none":
         notes.append("queries not cropped")
@@ -250,14 +249,14 @@ def caveats(card: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[str]:
 
 
 def _trained_on_all_of_gldv2(card: Mapping[str, Any]) -> bool:
-    """Whether the weights were trained on GLDv2 without a list of what is left out."""
+    """Whether the weights were trained on GLDv2 without an exclude list."""
     data = training_data(card)
     left_out = any(data.get(key) for key in ("exclude_landmarks", "exclude_images"))
     return is_gldv2(data) and not left_out
 
 
 def training_data(card: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The `data` section of the configuration that a card's weights were trained with; empty where no run did."""
+    """The `data` section of the training configuration of a card's weights; empty without a training."""
     if not card.get("training"):
         return {}
     config = card["config"]
@@ -265,12 +264,12 @@ def training_data(card: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def is_gldv2(data: Mapping[str, Any]) -> bool:
-    """Whether a `data` section is of Google Landmarks v2: other images in its layout say how one gets them."""
+    """Whether a `data` section is Google Landmarks v2; other data sets in its layout have a `hint`."""
     return str(data.get("_target_", "")).endswith("from_gldv2") and not data.get("hint")
 
 
 def brief_card(card: Mapping[str, Any]) -> dict[str, Any]:
-    """A card as an experiment keeps it: without the configuration, and of each benchmark only what a table shows."""
+    """A short card for experiments: without the configuration, and with only the table's figures of each benchmark."""
     identity = ("name", "digest", "queries", "gallery", "crop", "release", "measure", "protocol", "map", "mp_at_k")
     benchmarks = [
         {
@@ -286,21 +285,21 @@ def brief_card(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_card(card: Mapping[str, Any], path: Path) -> Path:
-    """Write `card` and its digest to `path` in one step. Raises TypeError or ValueError when JSON cannot hold it."""
+    """Write `card` and its digest to `path` atomically. Raises TypeError or ValueError if JSON cannot represent it."""
     text = json.dumps({**card, DIGEST: digest_of(card)}, indent=2, ensure_ascii=False, allow_nan=False)
     return write_text(path, text + "\n")
 
 
 def digest_of(card: Mapping[str, Any]) -> str:
-    """A SHA-256 of a card's contents, whatever the order and layout of its JSON; in hex."""
+    """SHA-256 of a card's contents in hex, independent of the order and layout of its JSON."""
     text = json.dumps(card, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_card(path: Path, edited: bool = False) -> dict[str, Any]:
-    """The card at `path`, without its digest; an `edited` one too, if asked for.
+    """The card at `path`, without its digest; `edited` accepts one that was edited.
 
-    Cards of earlier versions have no digest. Raises UserError when it is missing, not JSON, of another format,
+    Cards of earlier versions have no digest. Raises UserError if the card is missing, not JSON, of another format,
     incomplete, or was edited since it was written.
     """
     try:
@@ -327,7 +326,7 @@ def read_card(path: Path, edited: bool = False) -> dict[str, Any]:
 
 
 def _wrong_fields(record: Mapping[str, Any], fields: Fields) -> list[str]:
-    """The names of `fields` that `record` lacks or holds as another type."""
+    """The names of `fields` that are missing in `record` or have another type."""
     return [name for name, kind in fields.items() if not isinstance(record.get(name, ...), kind)]
 
 
@@ -336,10 +335,10 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 
 def gain_line(baseline: str, before: Ranking, after: Ranking) -> str:
-    """A line: mAP of a benchmark by a baseline's method and now, and the gain with its paired bootstrap interval.
+    """A line with the mAP of a baseline and of a run on a benchmark, and the gain with its paired bootstrap interval.
 
-    Of Revisited benchmarks that is the Medium one, of others the first. Measures without a figure for each query have
-    no interval.
+    The figure is Medium mAP for Revisited benchmarks, otherwise the first. Measures without a figure per query have no
+    interval.
     """
     benchmark = after.benchmark
     difficulty = "medium" if "medium" in benchmark.difficulties else benchmark.difficulties[0]
@@ -347,7 +346,7 @@ def gain_line(baseline: str, before: Ranking, after: Ranking) -> str:
     points = 100 * (new["map"] - old["map"])
     _, low, high = (100 * value for value in difference(new["ap"], old["ap"]))
     bounds = "no interval" if math.isnan(low) else f"95 % interval {low:+.2f} to {high:+.2f}"
-    verdict = "better" if low > 0 else "perhaps better, perhaps by chance,"
+    verdict = "better" if low > 0 else "perhaps better (it may be chance)"
     return (
         f"{benchmark.name}: {verdict if points > 0 else 'not better'} than {baseline}: "
         f"{benchmark.measure.name or difficulty} "

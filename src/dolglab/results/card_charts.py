@@ -26,13 +26,13 @@ from dolglab.results.tables import (
     value_of,
 )
 
-# Rows of a chart of intervals, and points of one of costs: of more the best are drawn.
+# Largest number of rows in a chart of intervals, and of points in a chart of costs; the best are drawn.
 MAX_ROWS, MAX_POINTS = 30, 60
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing, its title, and a line on what sets its figures apart."""
+    """A drawing with its title, and a note on what limits its comparison."""
 
     title: str
     drawing: Drawing
@@ -41,7 +41,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class ChartSection:
-    """Charts of one kind: what they show, and how they are read."""
+    """Charts of one kind, with a hint on how to read them."""
 
     title: str
     hint: str
@@ -49,26 +49,26 @@ class ChartSection:
 
 
 def chart_sections(cards: Sequence[Card]) -> list[ChartSection]:
-    """The sections that these cards have charts for."""
+    """The sections for which these cards have charts."""
     sections = [
         ChartSection(
             "Figures and intervals",
-            "The line around a dot is its 95 % interval. Two methods whose lines overlap may still differ: the table "
+            "The line through a dot is its 95 % interval. Methods whose intervals overlap may still differ: the table "
             "of differences compares them query by query.",
             tuple(interval_charts(cards)),
         ),
         ChartSection(
             "Precision and recall",
-            "The highest precision at each recall or beyond (interpolated, 101 points), mean over queries.",
+            "The highest precision at each recall or above (interpolated, 101 points), averaged over queries.",
             tuple(precision_recall_charts(cards)),
         ),
-        ChartSection("Accuracy and cost", "Up and to the left is better.", tuple(tradeoff_charts(cards))),
+        ChartSection("Accuracy and cost", "Towards the top left is better.", tuple(tradeoff_charts(cards))),
     ]
     return [section for section in sections if section.charts]
 
 
 def write_charts(folder: Path, sections: Sequence[ChartSection]) -> list[Path]:
-    """Each chart as a file of its own, such as `precision_and_recall_demo_medium.svg`."""
+    """Write each chart to its own file, such as `precision_and_recall_demo_medium.svg`."""
     return [
         write_text(
             folder / f"{file_stem(f'{section.title} {chart.title}')}.svg",
@@ -80,7 +80,7 @@ def write_charts(folder: Path, sections: Sequence[ChartSection]) -> list[Path]:
 
 
 def file_stem(title: str) -> str:
-    """A title as the name of a file: letters, digits and underscores.
+    """A title as a file name: letters, digits and underscores.
 
     >>> file_stem("A/b: c (d), 5 %")
     'a_b_c_d_5'
@@ -89,7 +89,7 @@ def file_stem(title: str) -> str:
 
 
 def interval_charts(cards: Sequence[Card]) -> Iterator[Chart]:
-    """A chart a data set that two cards or more have figures on, the best first; Medium where there is one."""
+    """A chart for each data set on which two or more cards have figures, the best first; Medium if there is one."""
     names = row_names(cards)
     for dataset, column in main_columns(cards).items():
         figures = {row: value for row, card in enumerate(cards) if (value := value_of(card, column)) is not None}
@@ -110,7 +110,7 @@ def interval_charts(cards: Sequence[Card]) -> Iterator[Chart]:
 
 
 def precision_recall_charts(cards: Sequence[Card]) -> Iterator[Chart]:
-    """A chart a data set with a line a difficulty; of several cards a chart a difficulty with a line a card."""
+    """One card: a chart per data set, a line per difficulty. Several: a chart per difficulty, a line per card."""
     names = row_names(cards)
     for dataset, dataset_name in dataset_names(cards).items():
         curves = {column: _curves(cards, column) for column in map_columns(cards) if column.dataset == dataset}
@@ -131,7 +131,7 @@ def precision_recall_charts(cards: Sequence[Card]) -> Iterator[Chart]:
 
 
 def _curves(cards: Sequence[Card], column: Column) -> dict[int, list[float]]:
-    """By the card's row, its precision at recall 0, 0.01, ..., 1; a curve with gaps is left out."""
+    """Each card's precision at recall 0, 0.01, ..., 1, by row; a curve with gaps is left out."""
     curves = {
         row: benchmark_of(card, column.dataset).get("precision_recall", {}).get(column.difficulty)
         for row, card in enumerate(cards)
@@ -148,7 +148,7 @@ def _recall_chart(lines: Mapping[str, Sequence[float]]) -> LineChart:
 
 
 def tradeoff_charts(cards: Sequence[Card]) -> Iterator[Chart]:
-    """mAP against each cost, Medium where there is one; a chart needs two cards with that cost."""
+    """mAP (Medium if there is one) against each cost that at least two cards have."""
     names = row_names(cards)
     for dataset, column in main_columns(cards).items():
         for key, (cost_name, xlabel, *_) in COSTS.items():
@@ -170,13 +170,13 @@ def tradeoff_charts(cards: Sequence[Card]) -> Iterator[Chart]:
 
 
 def _and_best(note: str, drawn: int, there: int) -> str:
-    """The note, after a word on what was left out."""
+    """The note, preceded by how many were left out."""
     left_out = f"the best {drawn} of {there}" if drawn < there else ""
     return "; ".join(part for part in (left_out, note) if part)
 
 
 def _note(cards: Sequence[Card], rows: Sequence[int], dataset: Dataset) -> str:
-    """What sets the drawn cards' figures apart: what holds for all, then what holds for each."""
+    """Notes on the figures of the drawn cards: those that apply to all, then those of each card."""
     names = row_names(cards)
     notes = {row: caveats(cards[row], benchmark_of(cards[row], dataset)) for row in rows}
     common = [note for note in notes[rows[0]] if all(note in others for others in notes.values())]

@@ -1,4 +1,4 @@
-"""The frame of a chart: scales with round ticks, a grid, and texts whose width is estimated."""
+"""The frame of a chart: scales with round ticks, a grid, and texts of estimated width."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-# In units of an SVG, which are pixels where it is not scaled: the mean width of a letter of 13 in a wide font.
+# In SVG units (pixels if it is not scaled): the mean width of a letter at font size 13 in a wide font, and the line
+# height.
 LETTER, LINE_HEIGHT = 7.8, 18.0
-# What a linear axis is divided into: the least round step that gives at most so many parts.
+# A linear axis has at most so many parts; their length is the smallest such round step.
 PARTS, ROUND = 6, (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis shows; its ends follow from the values unless `bounds` are given."""
+    """An axis; its ends follow from the values unless `bounds` are given. `whole`: ticks are whole numbers."""
 
     label: str = ""
     bounds: tuple[float, float] | None = None
@@ -25,7 +26,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Scale:
-    """Values from `low` to `high` on pixels from `start` to `end`."""
+    """Maps values from `low` to `high` to pixels from `start` to `end`."""
 
     low: float
     high: float
@@ -36,10 +37,10 @@ class Scale:
 
     @classmethod
     def of(cls, axis: Axis, values: Sequence[float], start: float, end: float, parts: int = PARTS) -> Scale:
-        """The scale of an axis on which `values` stand. A logarithmic one takes values above 0."""
+        """The scale of an axis for `values`, which must be above 0 if it is logarithmic."""
         low, high = axis.bounds or (min(values), max(values))
         if axis.log:
-            # Room for what stands at the outermost points.
+            # Room for the labels of the outermost points.
             low, high = low / 1.6, high * 1.6
             return cls(low, high, start, end, True, tuple(_log_ticks(low, high)))
         if low == high:
@@ -71,7 +72,7 @@ def _log_ticks(low: float, high: float) -> Iterator[float]:
 
 
 def number(value: float) -> str:
-    """A value with four digits, in full where it has more before the point.
+    """A value with four digits, or all digits before the point.
 
     >>> number(0.0123456), number(12345.6), number(50.0), number(1e-6)
     ('0.01235', '12,346', '50', '1e-06')
@@ -80,7 +81,7 @@ def number(value: float) -> str:
 
 
 def ellipsize(text: str, letters: int) -> str:
-    """`text`, or its beginning where it has more letters.
+    """`text`, shortened to at most `letters`.
 
     >>> ellipsize("abc", 3), ellipsize("abcd", 3)
     ('abc', 'ab…')
@@ -89,7 +90,7 @@ def ellipsize(text: str, letters: int) -> str:
 
 
 def text(x: float, y: float, words: str, anchor: str = "start", kind: str = "") -> str:
-    """A line of text, its middle at the height `y`."""
+    """A line of text, vertically centred at `y`."""
     attributes = f' class="{kind}"' if kind else ""
     return f'<text{attributes} x="{x:.1f}" y="{y + 4.5:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
@@ -100,7 +101,7 @@ def rule(x1: float, y1: float, x2: float, y2: float, kind: str = "rule") -> str:
 
 
 def tip(lines: Sequence[tuple[str, str]], x: float, y: float, right: float) -> str:
-    """What a reader sees who points at something at `x`: lines of text with the class of each, left of `right`."""
+    """A tooltip beside `x`, left of `right`: lines of text with their classes."""
     width = LETTER * max(len(words) for words, _ in lines) + 14
     left = x + 10 if x + 10 + width <= right else max(0.0, x - 10 - width)
     height = LINE_HEIGHT * len(lines) + 8
@@ -112,7 +113,7 @@ def tip(lines: Sequence[tuple[str, str]], x: float, y: float, right: float) -> s
 
 
 def frame(x: Scale, y: Scale, xlabel: str, ylabel: str) -> Iterator[str]:
-    """Grid, ticks and labels of two scales; the label of the values stands above them, where it can be read."""
+    """Grid, ticks and labels of two scales; the y label is above its axis, where it is horizontal."""
     for tick in y.ticks:
         yield rule(x.start, y.place(tick), x.end, y.place(tick))
         yield text(x.start - 8, y.place(tick), number(tick), "end")
@@ -122,7 +123,7 @@ def frame(x: Scale, y: Scale, xlabel: str, ylabel: str) -> Iterator[str]:
 
 
 def ground(x: Scale, bottom: float) -> Iterator[str]:
-    """The axis below, with its ticks."""
+    """The x axis with its ticks."""
     yield rule(x.start, bottom, x.end, bottom, "axis")
     for tick in x.ticks:
         yield rule(x.place(tick), bottom, x.place(tick), bottom + 5, "axis")
@@ -130,5 +131,6 @@ def ground(x: Scale, bottom: float) -> Iterator[str]:
 
 
 def svg(width: float, height: float, parts: Iterable[str]) -> str:
-    """The element of a drawing."""
-    return f'<svg class="plot" viewBox="0 0 {width:g} {height:g}" xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
+    """The SVG element of a drawing."""
+    head = f'<svg class="plot" viewBox="0 0 {width:g} {height:g}" xmlns="http://www.w3.org/2000/svg">'
+    return f"{head}{''.join(parts)}</svg>"

@@ -1,7 +1,7 @@
-"""Charts as SVG: lines, points and intervals, in the colours of the page that holds them, with values on hover.
+"""Charts as SVG: lines, points and intervals, in the colours of the page that contains them, with values on hover.
 
-No script draws them, so that a page can be mailed, printed and read where scripts are off. Colours and dashes are
-classes of chart.css, whose variables the page sets for light and dark.
+They need no script, so a page can be mailed, printed, and read with scripts disabled. Colours and dashes are classes of
+chart.css, whose variables the page sets for light and dark mode.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from dolglab.results.chart_frames import (
 )
 from dolglab.results.metrics_log import Series
 
-# Widths of a drawing on a desktop and on a phone: a page shows one of the two, and no text shrinks with the screen.
+# Widths of a drawing for desktops and phones: a page shows one of the two, so that text does not shrink.
 WIDE, NARROW = 1120.0, 400.0
 COLOURS, DASHES = 6, 4
-# Points of a line, beyond which equal runs are averaged; places that show their values; dots stand on fewer points.
+# Most points of a line (beyond, equal runs are averaged), most places that show values, most points drawn with dots.
 MAX_POINTS, MAX_VALUES, DOTTED = 240, 60, 40
-# Lines that are still told apart: each has a colour and a dash of its own.
+# Most lines in a chart: each has a different combination of colour and dash.
 MAX_LINES = 12
 
 
 @dataclass(frozen=True)
 class Values:
-    """A chart's values as a table: its heading, and rows of texts."""
+    """A chart's values as a table: heading and rows."""
 
     heading: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -52,11 +52,11 @@ class Drawing(Protocol):
     """A chart without its title."""
 
     def draw(self, width: float) -> str:
-        """An SVG element that many units wide."""
+        """An SVG element of this width."""
         ...
 
     def values(self) -> Values:
-        """What it shows, for who cannot point at it."""
+        """Its values, for readers without a pointer."""
         ...
 
 
@@ -69,7 +69,7 @@ class LineChart:
     y: Axis
 
     def draw(self, width: float) -> str:
-        """Lines with a legend above them; what stands at a place of x shows there."""
+        """Lines with a legend above them, and values on hover."""
         names = [ellipsize(name, int((width - 60) / LETTER)) for name in self.lines]
         legend, below = _legend(names, width) if len(names) > 1 else ([], 4.0)
         top, height = below + 26, (240.0 if width > NARROW else 200.0)
@@ -88,7 +88,7 @@ class LineChart:
         return svg(width, top + height + 50, parts)
 
     def _hover(self, x: Scale, y: Scale, lines: Sequence[Series]) -> Iterator[str]:
-        """A strip for each place that shows its values."""
+        """A strip for each place that shows its values on hover."""
         table = _table(lines)
         places = [x.place(step) for step, _ in table]
         edges = [x.start - 8, *((one + other) / 2 for one, other in pairwise(places)), x.end + 8]
@@ -118,7 +118,7 @@ class LineChart:
 
 
 def thin(line: Series) -> Series:
-    """The line, or where it has more points than a chart can show, the means of equal runs of them."""
+    """The line; if it has too many points for a chart, means of equal runs of points."""
     points = np.array([line.steps, line.values])
     runs = np.array_split(points, min(MAX_POINTS, points.shape[1]), axis=1)
     steps, values = np.stack([run.mean(axis=1) for run in runs], axis=1).tolist()
@@ -126,7 +126,7 @@ def thin(line: Series) -> Series:
 
 
 def _table(lines: Sequence[Series]) -> list[tuple[float, list[float | None]]]:
-    """Places of x, evenly chosen where there are many, and there the value of each line; None where it has none."""
+    """Values of x, evenly chosen if there are many, with the value of each line there; None if it has none."""
     steps = sorted({step for line in lines for step in line.steps})
     chosen = np.linspace(0, len(steps) - 1, min(MAX_VALUES, len(steps))).round().astype(int)
     by_step = [dict(zip(line.steps, line.values, strict=True)) for line in lines]
@@ -135,14 +135,14 @@ def _table(lines: Sequence[Series]) -> list[tuple[float, list[float | None]]]:
 
 @dataclass(frozen=True)
 class PointChart:
-    """Named points, such as what methods cost and what they are worth."""
+    """Named points, such as the cost and accuracy of methods."""
 
     points: tuple[tuple[str, float, float], ...]
     x: Axis
     y: Axis
 
     def draw(self, width: float) -> str:
-        """Points, each with its name where that covers no other."""
+        """Points, with names that do not overlap others."""
         top, height = 30.0, (300.0 if width > NARROW else 240.0)
         across, up = zip(*((x, y) for _, x, y in self.points), strict=True)
         x = Scale.of(self.x, across, 62, width - 24, int(width / 110))
@@ -157,7 +157,7 @@ class PointChart:
         return svg(width, top + height + 50, parts)
 
     def values(self) -> Values:
-        """A row a point."""
+        """A row for each point."""
         rows = tuple((name, number(one), number(other)) for name, one, other in self.points)
         return Values(("", self.x.label, self.y.label), rows)
 
@@ -165,7 +165,7 @@ class PointChart:
 def _names(
     points: Sequence[tuple[str, float, float]], places: Sequence[tuple[float, float]], width: float
 ) -> list[str]:
-    """The names that find a place beside their points, of the first four, where they cover nothing."""
+    """The names that fit beside, above or below their points without overlap."""
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places]
     drawn = []
     for (name, *_), (x, y) in zip(points, places, strict=True):
@@ -186,13 +186,13 @@ def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 @dataclass(frozen=True)
 class IntervalChart:
-    """A row a name: a figure, its interval where there is one (low, high), and both in words beside it."""
+    """Rows of a name, a figure and its interval (low, high) if it has one, with the numbers beside them."""
 
     rows: tuple[tuple[str, float, tuple[float, float] | None], ...]
     x: Axis
 
     def draw(self, width: float) -> str:
-        """Dots with whiskers; names stand left of them, or above on a phone."""
+        """Dots with whiskers; names are on their left, or above them on a phone."""
         beside = width > NARROW
         letters = max(len(name) for name, *_ in self.rows)
         left = min(LETTER * letters + 20, width / 3) if beside else 12.0
@@ -218,7 +218,7 @@ class IntervalChart:
         return svg(width, bottom + 50, parts)
 
     def values(self) -> Values:
-        """A row a name."""
+        """A row for each name."""
         return Values(("", self.x.label), tuple((name, _said(value, bounds)) for name, value, bounds in self.rows))
 
 
@@ -227,7 +227,7 @@ def _said(value: float, bounds: tuple[float, float] | None) -> str:
 
 
 def _stroke(place: int) -> str:
-    """The classes of a line: as many as there are colours times dashes until two are alike."""
+    """The classes of a line; colours and dashes repeat together only after all combinations."""
     return f"c{place % COLOURS} d{(place + place // COLOURS) % DASHES}"
 
 
@@ -236,7 +236,7 @@ def _dot(x: float, y: float, place: int, radius: float) -> str:
 
 
 def _legend(names: Sequence[str], width: float) -> tuple[list[str], float]:
-    """A stroke and a name for each line, in as many rows as it takes, and how far down they go."""
+    """A stroke and a name for each line, in as many rows as needed, and their height."""
     parts, x, y = [], 0.0, 12.0
     for place, name in enumerate(names):
         long = 36 + LETTER * len(name)
@@ -248,9 +248,9 @@ def _legend(names: Sequence[str], width: float) -> tuple[list[str], float]:
 
 
 def as_file(drawing: Drawing, title: str, note: str = "") -> str:
-    """A chart as the text of an SVG file under its title, dark on white: no page gives it colours or words."""
+    """A chart as the text of an SVG file with its title, dark on white."""
     page, style = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "chart.css"))
-    # The page's light colours, which stand first there; few programs but browsers know variables.
+    # The light colours, which are first in page.css; few programs other than browsers support variables.
     colours = dict(reversed(re.findall(r"--(\w+): (#\w+);", page)))
     style = re.sub(r"var\(--(\w+)\)", lambda match: colours[match[1]], style)
     drawn = drawing.draw(WIDE)

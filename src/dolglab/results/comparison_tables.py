@@ -1,4 +1,4 @@
-"""The tables that compare some cards, with what qualifies their figures."""
+"""The tables that compare cards, with notes on their figures."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ from dolglab.results.tables import (
     value_of,
 )
 
-INTERVALS = f"With each {{}} stands its 95 % interval: percentile bootstrap over the queries, {DRAWS:,} draws."
-GAP = "GAP is measured on one list of all queries' answers; it is no mean over queries, and has no interval."
-PAIRED = "Differences are paired: both rows are drawn with the same queries. One whose interval holds 0 may be chance."
-TIMES = "Times hold for the machine of each run."
+INTERVALS = f"Each {{}} has a 95 % interval: percentile bootstrap over the queries, {DRAWS:,} draws."
+GAP = "GAP is measured on one list of all queries' answers. It is not a mean over queries and has no interval."
+PAIRED = "Differences are paired by query. If the interval of a difference contains 0, it may be due to chance."
+TIMES = "Times were measured on the machine of each run."
 
 
 def summarize(cards: Sequence[Card], against: str | None = None) -> Summary:
-    """The tables of mAP, its differences (to `against`, or the best), costs, look-alikes and mP@k, with what qualifies.
+    """The tables of mAP, differences (to `against`, or the best), costs, look-alikes and mP@k, with notes.
 
-    What all rows' protocols share is a line under the tables; what differs is a note on each row. Raises UserError
-    where `against` names no row.
+    The common part of the protocols is a line below the tables; differences are notes on rows. Raises UserError if
+    `against` is not a row.
     """
     shared, own = protocol_lines(cards)
     notes = Footnotes()
@@ -79,8 +79,8 @@ def summarize(cards: Sequence[Card], against: str | None = None) -> Summary:
 
 
 def leader_lines(cards: Sequence[Card]) -> list[str]:
-    """For each data set, on Medium where it has that, a sentence: which row is best, or that the first two cannot be
-    told apart, with the difference and its interval; of a single row its figure.
+    """A sentence for each data set (Medium if it has that): which row is best, or that the first two cannot be told
+    apart, with the difference and its interval. For a single row, its figure.
     """
     lines = []
     for column in main_columns(cards).values():
@@ -101,8 +101,8 @@ def leader_lines(cards: Sequence[Card]) -> list[str]:
 
 
 def _first_two(figures: Sequence[str], best: AP | None, other: AP | None) -> str:
-    """Whether the first of two rows is ahead of the second, by the interval of their difference."""
-    alone = f"{figures[0]} is ahead of {figures[1]}: they are not paired query by query, so there is no interval"
+    """A comparison of the best two rows by the interval of their difference."""
+    alone = f"{figures[0]} is ahead of {figures[1]}: they cannot be paired by query, so there is no interval"
     if best is None or other is None or len(best) != len(other):
         return alone
     mean, low, high = difference(best, other)
@@ -112,7 +112,7 @@ def _first_two(figures: Sequence[str], best: AP | None, other: AP | None) -> str
     if not math.isfinite(low) and not mean:
         return f"{figures[0]} and {figures[1]} are equal"
     if not math.isfinite(low):
-        return f"{figures[0]} is ahead of {figures[1]}: {apart}, of too few queries for an interval"
+        return f"{figures[0]} is ahead of {figures[1]}: {apart}, with too few queries for an interval"
     queries = sum(one is not None and two is not None for one, two in zip(best, other, strict=True))
     apart += f", 95 % interval {_signed(low, 2)} to {_signed(high, 2)}, {queries:,} queries"
     if low > 0:
@@ -121,24 +121,24 @@ def _first_two(figures: Sequence[str], best: AP | None, other: AP | None) -> str
 
 
 def _interval(card: Card, column: Column) -> str:
-    """The interval of the card's figure in words, after it; nothing where there is none."""
+    """The interval of the card's figure in words; empty if there is none."""
     bounds = map_intervals(benchmark_of(card, column.dataset)).get(column.difficulty)
     return f", 95 % interval {100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}" if bounds else ""
 
 
 def validation_line(card: Card) -> list[str]:
-    """What chose the weights of a training: the best validation figure, or nothing; empty of what was not trained."""
+    """How the weights of a training were selected: by the best validation figure, or not; empty without a training."""
     if not card.get("training"):
         return []
     if card.get("validation_map") is None:
-        return ["Without validation: the weights are those of the last epoch."]
+        return ["There was no validation: the weights are those of the last epoch."]
     sets = ", ".join(card["protocol"].get("selection", {}))
     best = f"Validation mAP {100 * card['validation_map']:.2f} %" + (f" on {sets}" if sets else "")
-    return [f"{best}, at the best epoch: the weights were chosen by it."]
+    return [f"{best} at the best epoch, whose weights were selected."]
 
 
 def precision_tables(cards: Sequence[Card], headings: Sequence[Cell], notes: Footnotes) -> list[Table]:
-    """mP@k, a table a data set; a terminal leaves them out."""
+    """mP@k, a table per data set; not printed in a terminal."""
     tables: dict[str, list[Column]] = defaultdict(list)
     for column in map_columns(cards):
         difficulty = "" if column.label == "mAP" else f"{column.label} "
@@ -158,14 +158,14 @@ def figure_table(
     notes: Footnotes,
     brief: bool = True,
 ) -> Table:
-    """The cards' figures in percent with their notes, which are numbered row by row, the best of each column marked."""
+    """The cards' figures in percent with notes, numbered row by row; the best of each column is marked."""
     rows = [[_figure(card, column, notes) for column in columns] for card in cards]
     cells = map(mark_best, zip(*rows, strict=True))
     return make_table(title, headings, dict(zip(columns, cells, strict=True)), brief)
 
 
 def _figure(card: Card, column: Column, notes: Footnotes) -> Cell:
-    """The card's figure; mAP with its interval, a dash where it is of too few queries."""
+    """The card's figure; mAP has its interval, or a dash if there are too few queries."""
     value = value_of(card, column)
     if value is None:
         return Cell(MISSING)
@@ -181,7 +181,7 @@ def _figure(card: Card, column: Column, notes: Footnotes) -> Cell:
 
 
 def cost_table(cards: Sequence[Card], headings: Sequence[Cell]) -> Table:
-    """Time per image and per query, bytes per image; a column for each that some card has."""
+    """Time per image and per query, bytes per image; a column for each cost that a card has."""
     columns: dict[Column, list[Cell]] = {}
     for dataset, name in dataset_names(cards).items():
         costs = [benchmark_of(card, dataset).get("costs", {}) for card in cards]
@@ -194,7 +194,7 @@ def cost_table(cards: Sequence[Card], headings: Sequence[Cell]) -> Table:
 
 
 def three_digits(value: float) -> str:
-    """Three digits, or as many as there are before the point.
+    """Three digits, or all digits before the point.
 
     >>> three_digits(0.012345), three_digits(1234.5)
     ('0.0123', '1,234')
@@ -203,7 +203,7 @@ def three_digits(value: float) -> str:
 
 
 def lookalike_table(cards: Sequence[Card], headings: Sequence[Cell], notes: Footnotes) -> Table:
-    """Wrong answers, those that show a look-alike, and their share, of each data set where some card counts them."""
+    """Wrong answers, those that show a look-alike, and their share, for each data set with such counts."""
     columns: dict[Column, list[Cell]] = {}
     for dataset, name in dataset_names(cards).items():
         counts = [benchmark_of(card, dataset).get("lookalikes") for card in cards]
@@ -212,7 +212,7 @@ def lookalike_table(cards: Sequence[Card], headings: Sequence[Cell], notes: Foot
             texts = zip(*map(_lookalikes, counts), strict=True)
             for label, column in zip(("wrong", "look-alikes", "share, %"), texts, strict=True):
                 columns[Column(dataset, name, label)] = list(map(Cell, column, marks))
-    return make_table("Wrong answers in the first ten, a query, and look-alike siblings among them", headings, columns)
+    return make_table("Wrong answers among the first ten, per query, and look-alikes among them", headings, columns)
 
 
 def _lookalikes(counts: Mapping[str, float] | None) -> tuple[str, str, str]:
@@ -225,16 +225,16 @@ def _lookalikes(counts: Mapping[str, float] | None) -> tuple[str, str, str]:
 def difference_table(
     cards: Sequence[Card], headings: Sequence[Cell], notes: Footnotes, against: str | None = None
 ) -> Table:
-    """Each row's mAP less that of the best row of its column, or of the row `against`, with the interval of that.
+    """Each row's mAP minus that of the best row of its column, or of the row `against`, with the interval.
 
-    A row of another number of queries has none, and a column in which no two rows compare is left out; so is GAP, which
-    is no mean over queries. Raises UserError where `against` names no row.
+    Rows with another number of queries have none. Columns in which no two rows compare are left out, and so is GAP,
+    which is not a mean over queries. Raises UserError if `against` is not a row.
     """
     chosen = None if against is None else _row_called(cards, against)
     columns: dict[Column, list[Cell]] = {}
     for column in map_columns(cards):
         ap = [ap_of(card, column) for card in cards]
-        # The first row of the highest figure that comes with AP per query.
+        # The first row with the highest figure, among those with AP per query.
         figures = {row: value_of(card, column) or 0.0 for row, card in enumerate(cards) if ap[row] is not None}
         row = max(figures, key=lambda row: figures[row], default=None) if chosen is None else chosen
         reference = None if row is None else ap[row]
@@ -253,13 +253,13 @@ def difference_table(
 
 
 def _row_called(cards: Sequence[Card], wanted: str) -> int:
-    """The one card whose row, method or run is called so."""
+    """The only row with this row name, method or run."""
     names = row_names(cards)
     rows = [row for row, card in enumerate(cards) if wanted in (names[row], card["method"], card["name"])]
     if len(rows) != 1:
         raise UserError(
-            f"against={wanted} names {len(rows) or 'no'} row{'s' if rows else ''}: it is the method or the run of "
-            f"one, such as {truncate_list([card['name'] for card in cards], 12)}"
+            f"against={wanted} matches {len(rows) or 'no'} row{'s' if rows else ''}: set it to the method or "
+            f"run of one, such as {truncate_list([card['name'] for card in cards], 12)}"
         )
     return rows[0]
 
@@ -275,6 +275,6 @@ def _difference(own: AP | None, reference: AP) -> Cell:
 
 
 def _signed(fraction: float, decimals: int) -> str:
-    """A fraction in points with its sign; what is printed as zero has none."""
+    """A fraction in points with its sign; zero has none."""
     text = f"{100 * fraction:+.{decimals}f}"
     return text[1:] if not text.strip("+-0.") else text.replace("-", MINUS)

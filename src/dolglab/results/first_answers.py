@@ -1,7 +1,7 @@
-"""The first answers of a run's queries with small photos, kept beside its card, from which pages are made.
+"""The first answers to a run's queries with thumbnails, stored beside its card for reports.
 
-A page that compares runs needs the same queries of each, and cannot ask the benchmark: its photos may lie on another
-machine. So each run keeps some queries by their number, the same for all runs of a benchmark.
+A report that compares runs needs the same queries of each, and cannot read the benchmark, whose photos may be on
+another machine. Each run therefore stores a subset of the queries that is the same for all runs of a benchmark.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from dolglab.contracts import ImageSource, IntArray, Ranking
 from dolglab.errors import UserError
 from dolglab.io import file_name, write_bytes
 from dolglab.results.pictures import (
-    COLOURS,
     SIGNS,
     Box,
     Kind,
     answers_of,
     chosen_queries,
     decode_small,
+    draw_box,
     jpeg,
     kind_of,
     query_box,
@@ -36,17 +36,18 @@ from dolglab.results.pictures import (
     shown_difficulty,
     worst_queries,
 )
+from dolglab.results.stored_rankings import DAMAGED
 
-# Queries kept by their number, and of the run itself from the best to the worst and the worst; answers of each.
+# Queries stored by every run; a run's own examples, from the best to the worst; its worst queries; answers per query.
 KEPT, SHOWN, WORST, ANSWERS = 100, 8, 6, 6
-# The longer side of a photo in pixels, and the bytes it may have.
+# The longer side of a thumbnail in pixels, and its largest size in bytes.
 SIDE, MAX_BYTES = 180, 7_000
 FOLDER, LISTING = "answers", "answers.json"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A photo that stands in a query's answers, and what it is to the query; None where it could not be read."""
+    """An answer to a query: its name, its kind, and its thumbnail (None if it could not be read)."""
 
     name: str
     kind: Kind
@@ -55,7 +56,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class QueryAnswers:
-    """A query's photo and its first answers, best first; `before` are those before re-ranking."""
+    """A query and its first answers, best first; `before` are those before re-ranking."""
 
     query: Answer
     answers: tuple[Answer, ...]
@@ -63,9 +64,9 @@ class QueryAnswers:
 
 
 def write_answers(run: Path, ranking: Ranking) -> Path:
-    """Write `answers/BENCHMARK.zip`: the first answers of some queries, and each photo once as a small JPEG.
+    """Write `answers/BENCHMARK.zip`: the first answers to some queries, and each photo once as a small JPEG.
 
-    A query's own photo is none of its answers.
+    A query's own photo is left out of its answers.
     """
     benchmark, difficulty, ap = ranking.benchmark, shown_difficulty(ranking), shown_ap(ranking)
     queries = sorted({*kept_queries(len(ap)), *chosen_queries(ap, SHOWN), *worst_queries(ap, WORST)})
@@ -93,12 +94,12 @@ def write_answers(run: Path, ranking: Ranking) -> Path:
 
 
 def answers_file(run: Path, benchmark: str) -> Path:
-    """Where a run keeps the first answers on a benchmark."""
+    """The file of a run's first answers on a benchmark."""
     return run / FOLDER / f"{file_name(benchmark)}.zip"
 
 
 def kept_queries(count: int) -> list[int]:
-    """The queries, of `count`, that every run of a benchmark keeps: all, or so many evenly chosen.
+    """The queries that every run of a benchmark with `count` queries stores: all, or evenly chosen ones.
 
     >>> kept_queries(3), len(kept_queries(5000))
     ([0, 1, 2], 100)
@@ -107,14 +108,14 @@ def kept_queries(count: int) -> list[int]:
 
 
 def _photos(ranking: Ranking, positions: Sequence[int], queries: Sequence[int]) -> Iterator[tuple[str, bytes]]:
-    """Each photo under its position, and that of a query that was cropped under the query's number with its box."""
+    """File names and thumbnails: photos are named by position; a cropped query, with its box, by its number."""
     benchmark = ranking.benchmark
     boxes = {query: box for query in queries if (box := query_box(benchmark, query)) is not None}
     whole = [(f"{position}.jpg", position, None) for position in positions]
     cropped = [(f"query_{query}.jpg", int(benchmark.queries[query]), box) for query, box in boxes.items()]
 
     threads = available_cores()
-    # Decoding leaves Python's lock, so that threads share it.
+    # Decoding releases Python's lock, so threads run in parallel.
     read = prefetch_map(lambda job: _small(benchmark.source, *job[1:]), [*whole, *cropped], threads, 2 * threads)
     for (name, *_), photo in read:
         if photo is not None:
@@ -122,21 +123,19 @@ def _photos(ranking: Ranking, positions: Sequence[int], queries: Sequence[int]) 
 
 
 def _small(source: ImageSource, position: int, box: Box | None) -> bytes | None:
-    """A photo as a small JPEG with `box` drawn in it; None of one that cannot be read."""
+    """A photo as a small JPEG with `box` drawn in it; None if it cannot be read."""
     try:
         small, scale = decode_small(source.read(position), SIDE)
     except Exception:  # A broken file makes Pillow raise nearly anything; a page says that it could not be read.
         return None
     if box is not None:
         x1, y1, x2, y2 = (scale * edge for edge in box)
-        draw = ImageDraw.Draw(small)
-        draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline="white", width=4)
-        draw.rectangle((x1, y1, x2, y2), outline=COLOURS["query"], width=2)
+        draw_box(ImageDraw.Draw(small), (x1, y1, x2, y2))
     return jpeg(small, MAX_BYTES)
 
 
 def read_answers(run: Path, benchmark: str) -> dict[int, QueryAnswers]:
-    """By their number the queries that a run kept; none where it kept none. Raises UserError for a damaged file."""
+    """The stored queries of a run, by number; empty without a file. Raises UserError for a damaged file."""
     path = answers_file(run, benchmark)
     if not path.exists():
         return {}
@@ -145,7 +144,7 @@ def read_answers(run: Path, benchmark: str) -> dict[int, QueryAnswers]:
             listing = json.loads(archive.read(LISTING))
             photos = {name: archive.read(name) for name in archive.namelist() if name != LISTING}
         return {int(query): _query(query, row, listing["names"], photos) for query, row in listing["queries"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (*DAMAGED, AttributeError) as error:
         raise UserError(f"{path} does not hold the answers of a run ({error}): evaluate again") from None
 
 

@@ -1,5 +1,5 @@
 "use strict";
-// Sorting and filtering of tables that are whole without this.
+// Sorting and filtering of the tables, which are complete without scripts.
 const tables = [...document.querySelectorAll("table.board")];
 const form = document.querySelector("form.filters");
 
@@ -13,7 +13,7 @@ function sort(table, header) {
   const rows = [...body.rows];
   rows.sort((a, b) => {
     const [x, y] = [value(a, column), value(b, column)];
-    // What is not there stands last either way.
+    // Missing values are last in both directions.
     if (!x || !y) return (x ? 0 : 1) - (y ? 0 : 1);
     const order = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
     return down ? -order : order;

@@ -1,4 +1,4 @@
-"""The leaderboard: a static page with a table a benchmark, and a page a model; from cards and published figures."""
+"""The leaderboard: a static page with a table per benchmark, and a page per model; from cards and published figures."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ UNKNOWN, SINGLE = "not stated", "single stage"
 # The columns of a figure by their headings, each a field of `Row`.
 PARTS = {"claimed": "claimed", "others": "remeasured", "here": "here"}
 
-# What the released weights of local features were trained on, by class (Potje et al., CVPR 2024).
-LOCAL_FEATURES = {"XFeat": "MegaDepth and COCO, to match"}
+# The training data of released local features, by class (Potje et al., CVPR 2024).
+LOCAL_FEATURES = {"XFeat": "MegaDepth and COCO (matching)"}
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure in percent, what qualifies it, and where it stands: a card's address, or nothing."""
+    """A figure in percent, with the marks of its notes, its interval, and the address of its card, if any."""
 
     value: float
     marks: tuple[str, ...] = ()
@@ -61,9 +61,9 @@ class Figure:
 
 @dataclass
 class Row:
-    """A model on one benchmark; of each difficulty what is claimed, what others measured, and what was measured here.
+    """A model on one benchmark: for each difficulty the claimed figure, the one remeasured by others, and ours.
 
-    `training` says what it was trained on, `milliseconds` and `bytes` what an image takes; None where nobody says.
+    `training` is its training data; `milliseconds` and `bytes` are per image, None if unknown.
     """
 
     model: str
@@ -79,7 +79,7 @@ class Row:
     here: dict[str, Figure] = field(default_factory=dict)
 
     def best(self, difficulty: str) -> float:
-        """What the row is sorted by: what was measured here or, without that, by others, or else what is claimed."""
+        """The figure for sorting: measured here or, without that, remeasured by others, or claimed."""
         found = (part.get(difficulty) for part in (self.here, self.remeasured, self.claimed))
         return next((figure.value for figure in found if figure), -1.0)
 
@@ -91,9 +91,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """A benchmark's table: rows, best first; figures by difficulty with their headings; notes by mark; lines on it.
+    """A benchmark's table: rows, best first; headings of figures by difficulty; notes by mark; general lines.
 
-    The conclusion says what was measured here comes to.
+    The conclusion is about the rows measured here.
     """
 
     name: str
@@ -105,19 +105,19 @@ class Board:
 
     @property
     def anchor(self) -> str:
-        """Its place on the page."""
+        """Its anchor on the page."""
         return file_stem(self.name)
 
     @property
     def extent(self) -> str:
-        """How many of its rows were measured here, and how many were not."""
+        """The numbers of rows that were measured here, and of published ones."""
         measured = sum(row.measured for row in self.rows)
         counts = {"measured": measured, "published": len(self.rows) - measured}
         return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
     @property
     def parts(self) -> dict[str, str]:
-        """The columns of each figure, as `PARTS`: "here", and of the others those in which a row has anything."""
+        """The columns of each figure, from `PARTS`: "here", and the others if a row has them."""
         return {
             heading: part
             for heading, part in PARTS.items()
@@ -127,7 +127,7 @@ class Board:
 
 @dataclass(frozen=True)
 class Run:
-    """A card, the folder it was read from, and where the page has it and its model's page."""
+    """A card, its original folder, and the addresses of its copy and of its model's page."""
 
     card: Card
     folder: Path
@@ -136,14 +136,14 @@ class Run:
 
 
 def write_leaderboard(files: Sequence[Path], out: Path) -> Path:
-    """Write the page of some cards, their models' pages and copies of the cards to `out`; the page's path.
+    """Write the leaderboard of cards, the models' pages and copies of the cards to `out`. Returns the page's path.
 
-    A card that cannot be read, or was edited, is named and left out. Raises UserError where none is left.
+    Cards that cannot be read or were edited are reported and left out. Raises UserError if none is left.
     """
     read = list(_readable(files))
     if not read:
         raise UserError("none of these cards can be read: there is nothing to show")
-    # The newest first where nothing else decides.
+    # Otherwise equal rows are sorted by time, newest first.
     read.sort(key=lambda run: run[0]["time"], reverse=True)
     methods = list(dict.fromkeys(card["method"] for card, _ in read))
     pages = dict(zip(methods, _distinct([file_stem(method) or "model" for method in methods]), strict=True))
@@ -174,9 +174,9 @@ def write_leaderboard(files: Sequence[Path], out: Path) -> Path:
 
 
 def make_boards(runs: Sequence[Run], published: Sequence[Published] = ROWS) -> list[Board]:
-    """A table for each benchmark that a card or a publication has figures on; those measured here first.
+    """A table for each benchmark with figures of a card or a publication; those measured here first.
 
-    Published figures stand in the row of the card with the same method, beside benchmarks of the same name.
+    Published figures are in the row of the card with the same method, on the benchmark of the same name.
     """
     names = dataset_names([run.card for run in runs])
     boards = [_measured_board(_alone(runs, dataset), dataset, name, published) for dataset, name in names.items()]
@@ -187,7 +187,7 @@ def make_boards(runs: Sequence[Run], published: Sequence[Published] = ROWS) -> l
 
 
 def _alone(runs: Sequence[Run], dataset: Dataset) -> list[Run]:
-    """The runs that have a benchmark, with it alone: what is said of their protocol is then about it."""
+    """The runs on a benchmark, without their other benchmarks, so that protocols are about this one."""
     return [
         replace(run, card={**run.card, "benchmarks": [part]})
         for run in runs
@@ -196,10 +196,10 @@ def _alone(runs: Sequence[Run], dataset: Dataset) -> list[Run]:
 
 
 def _measured_board(runs: Sequence[Run], dataset: Dataset, name: str, published: Sequence[Published]) -> Board:
-    """The table of a benchmark that cards have figures on, each card with it alone."""
+    """The table of a benchmark; the runs' cards contain only this benchmark."""
     columns = {column.difficulty: column for column in map_columns([run.card for run in runs])}
     main = columns.get("medium") or next(iter(columns.values()))
-    # The best first, so that notes are numbered down the page.
+    # Best first, so that notes are numbered in the order of rows.
     runs = sorted(runs, key=lambda run: value_of(run.card, main) or 0.0, reverse=True)
     cards = [run.card for run in runs]
     notes = Footnotes()
@@ -214,7 +214,7 @@ def _measured_board(runs: Sequence[Run], dataset: Dataset, name: str, published:
 
 
 def _row(run: Run, name: str, protocol: str, columns: Mapping[str, Column], notes: Footnotes) -> Row:
-    """What a card says of a model on its benchmark; `protocol` is how it differs from the other rows'."""
+    """The row of a card on its benchmark; `protocol` is how it differs from the other rows'."""
     (benchmark,) = run.card["benchmarks"]
     costs, intervals = benchmark.get("costs", {}), map_intervals(benchmark)
     row = Row(
@@ -244,7 +244,7 @@ def _board(
     published: Sequence[Published],
     notes: Footnotes,
 ) -> Board:
-    """The table of `rows` and of what is published on a benchmark."""
+    """The table of `rows` and of published figures on a benchmark."""
     for source in published:
         if not (figures := source.figures.get(published_as, {})):
             continue
@@ -263,7 +263,7 @@ def _board(
     labels = {difficulty: column.label for difficulty, column in columns.items()}
     shown = {d: labels.get(d, d) for d in dict.fromkeys([*DIFFICULTIES, *labels, *sorted(found)]) if d in found}
     if {"easy", "medium"} <= shown.keys():
-        # Hardly any publication has it, and it says least.
+        # Publications rarely report it, and it is the least informative.
         del shown["easy"]
     decisive = sorted(shown, key=lambda difficulty: difficulty != "medium")
     headings = {difficulty: _heading(label, len(shown) == 1) for difficulty, label in shown.items()}
@@ -272,19 +272,19 @@ def _board(
 
 
 def _heading(label: str, alone: bool) -> str:
-    """A column's label as a heading; the one figure of a benchmark without difficulties is its mAP.
+    """A column's label as a heading; the only figure of a benchmark without difficulties is mAP.
 
     >>> _heading("hard", False), _heading("medium", True), _heading("public mAP@100", False), _heading("mAP", True)
     ('Hard', 'mAP', 'Public mAP@100', 'mAP')
     """
     if alone and label == "medium":
         return "mAP"
-    # Names such as mAP and uAP are written so.
+    # Names such as mAP and uAP keep their spelling.
     return label if label[1:2].isupper() else label[0].upper() + label[1:]
 
 
 def training_of(card: Card) -> str:
-    """In a few words, what the weights of a card's model were trained on."""
+    """The training data of a card's model, in a few words."""
     if training := card.get("training"):
         data = training_data(card)
         root = PurePosixPath(str(data.get("root") or "")).name
@@ -293,7 +293,7 @@ def training_of(card: Card) -> str:
     weights = str(((asked.get("model") or {}).get("backbone") or {}).get("name", ""))
     if weights:
         return f"backbone alone ({weights.partition('.')[2] or weights})"
-    # Networks and descriptors from elsewhere do not say.
+    # External networks and descriptors do not state it.
     if asked.get("model") or asked.get("descriptors"):
         return UNKNOWN
     features = str((asked.get("features") or {}).get("_target_", ""))
@@ -301,7 +301,7 @@ def training_of(card: Card) -> str:
 
 
 def _stage(stages: Mapping[str, Any]) -> str:
-    """Whether one search answers, or the first answers are looked at again."""
+    """Whether answers are from a single search, expanded queries, or re-ranking."""
     if "rerank" in stages:
         return "re-ranked"
     expanded = any("alpha" in step or "neighbours" in step for step in stages.get("post", ()))
@@ -309,7 +309,7 @@ def _stage(stages: Mapping[str, Any]) -> str:
 
 
 def _readable(files: Sequence[Path]) -> Iterator[tuple[dict[str, Any], Path]]:
-    """The cards that can be read, with their folders; the others are named."""
+    """The readable cards with their folders; the others are reported."""
     for file in files:
         try:
             yield read_card(file), file.parent
@@ -318,18 +318,18 @@ def _readable(files: Sequence[Path]) -> Iterator[tuple[dict[str, Any], Path]]:
 
 
 def _tell_namesakes(runs: Sequence[Run]) -> None:
-    """Name the cards that are called alike; their rows are numbered."""
+    """Report cards with the same name; their rows are numbered."""
     called: dict[str, list[str]] = defaultdict(list)
     for run in runs:
         for benchmark in run.card["benchmarks"]:
             called[f"{run.card['name']} on {benchmark['name']}"].append(str(run.folder))
     for name, folders in called.items():
         if len(folders) > 1:
-            print(f"{len(folders)} cards are called {name}: {', '.join(folders)}", file=sys.stderr)
+            print(f"{len(folders)} cards have the name {name}: {', '.join(folders)}", file=sys.stderr)
 
 
 def _write_model(out: Path, method: str, own: Sequence[Run], runs: Sequence[Run]) -> None:
-    """A model's page: its tables, what it costs beside the others, its worst queries, its cards."""
+    """Write a model's page: its tables, costs compared with other models, worst queries, and cards."""
     summaries, charts, hardest = [], [], []
     for dataset, name in dataset_names([run.card for run in own]).items():
         cards = [run.card for run in _alone(own, dataset)]
@@ -339,7 +339,7 @@ def _write_model(out: Path, method: str, own: Sequence[Run], runs: Sequence[Run]
         sections, _ = run_sections(run.card, run.folder)
         where = f", {run.card['name']}" if len(own) > 1 else ""
         hardest += [replace(section, title=section.title + where) for section in sections]
-    hint = "Beside the other models. Up and to the left is better."
+    hint = "Compared with the other models. Towards the top left is better."
     write_page(
         out / own[0].page,
         title=method,
@@ -352,7 +352,7 @@ def _write_model(out: Path, method: str, own: Sequence[Run], runs: Sequence[Run]
 
 
 def _copy(run: Run, out: Path) -> None:
-    """A card with the rankings that its figures follow from, so that whoever has the page can verify it."""
+    """Copy a card with its stored rankings, so that readers of the page can verify it."""
     card = out / run.address
     write_card(run.card, card)
     for benchmark in run.card["benchmarks"]:
@@ -362,7 +362,7 @@ def _copy(run: Run, out: Path) -> None:
 
 
 def _distinct(slugs: Sequence[str]) -> list[str]:
-    """The slugs, numbered from the second of each on.
+    """The slugs, made unique by numbers.
 
     >>> _distinct(["a", "b", "a"])
     ['a', 'b', 'a_2']
@@ -376,5 +376,5 @@ def _distinct(slugs: Sequence[str]) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    """A cost with three digits; nothing where there is none."""
+    """A cost with three digits; empty if there is none."""
     return "" if value is None else three_digits(value)

@@ -1,4 +1,4 @@
-"""The series of a run's metrics.csv."""
+"""Read the metrics.csv of a run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ METRICS = "metrics.csv"
 
 @dataclass
 class Series:
-    """A metric's values over steps or epochs, which only increase."""
+    """A metric's values over increasing steps or epochs."""
 
     steps: list[float] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
 
     def add(self, step: float, value: float) -> None:
-        """Append a point; a resumed run goes over steps again, and what it writes then replaces the old."""
+        """Append a point. A resumed run repeats steps; its values replace the earlier ones."""
         while self.steps and self.steps[-1] >= step:
             self.steps.pop()
             self.values.pop()
@@ -74,7 +74,7 @@ def _records(path: Path) -> Iterator[dict[str, str]]:
 
 
 def _number(cell: str) -> float | None:
-    """The finite number in a cell, None for anything else."""
+    """The finite number in a cell; None for anything else."""
     try:
         value = float(cell)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The page of a run or of several: one HTML file with its pictures inside, which can be mailed and printed."""
+"""The report of one or several runs: a single HTML file with its pictures, which can be mailed and printed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from dolglab.results.query_sections import QuerySection
 from dolglab.results.tables import Card, Summary, protocol_line, row_names
 from dolglab.templates import template
 
-# Bytes of all pictures of a page together, as they stand in it: mail takes some 20 MB. Those beyond are left out.
+# Largest total of a page's encoded pictures in bytes (mail takes about 20 MB). Further ones are left out.
 MAX_PICTURES = 8_000_000
-# What a photo is to its query, with a sign that is read without colour.
+# The kinds of photos, with signs that need no colour.
 MARKS: dict[Kind, tuple[str, str]] = {
     "query": ("?", "query"),
     "positive": ("✓", "right"),
@@ -27,19 +27,19 @@ MARKS: dict[Kind, tuple[str, str]] = {
     "junk": ("○", "not counted"),
 }
 WHAT_MAP_IS = (
-    "mAP, mean average precision: a query's average precision (AP) is the mean of the precision at the rank of each of "
-    "its right photos, and mAP is the mean over queries. It is 100 % where all right photos stand before all others."
+    "mAP is the mean average precision. A query's average precision (AP) is the mean of the precision at the ranks of "
+    "its right photos; mAP is the mean over queries. It is 100 % if all right photos are ranked before all others."
 )
 
 
 class Album:
-    """Pictures as addresses of themselves, as long as they fit into `room` bytes together."""
+    """Pictures as data URIs, up to `room` bytes in total."""
 
     def __init__(self, room: int = MAX_PICTURES) -> None:
         self.room, self.used, self.left_out = room, 0, 0
 
     def address(self, picture: bytes) -> str:
-        """The picture's address, empty where there is no more room for it."""
+        """The picture's data URI; empty if there is no room left."""
         uri = data_uri(picture)
         if self.used + len(uri) > self.room:
             self.left_out += 1
@@ -61,11 +61,11 @@ def write_page(
     pictures: Sequence[tuple[str, bytes]] = (),
     up: str = "",
 ) -> Path:
-    """Write the page at `path` in one step: what the summaries come to, telling queries, a section a summary, charts,
-     queries, pictures, and what made the runs.
+    """Write the page at `path` atomically: conclusions, telling queries, a section per summary, charts, queries,
+    pictures and the runs' protocols.
 
-    `telling` are queries of several methods side by side, `hardest` and `rankings` those of single runs; `pictures` are
-    titles with a JPEG or PNG; `up` is the address of the leaderboard that the page belongs to. Text is escaped.
+    `telling` are queries with several methods side by side, `hardest` and `rankings` those of single runs; `pictures`
+    are titles with a JPEG or PNG; `up` is the address of the leaderboard that the page belongs to. Text is escaped.
     Pictures take at most 8 MB; the page says how much, and how many were left out.
     """
     page = template(
@@ -94,12 +94,12 @@ def write_page(
 
 
 def _draw(drawing: Drawing) -> Markup:
-    """A chart for wide screens and one for narrow ones; the page shows one of them. Charts escape their own text."""
+    """A chart for wide and one for narrow screens, of which the page shows one. Charts escape their text."""
     return Markup(f'<div class="wide">{drawing.draw(WIDE)}</div><div class="narrow">{drawing.draw(NARROW)}</div>')
 
 
 def outline(value: Mapping[str, Any] | list[Any], indent: str = "") -> Iterator[str]:
-    """Nested mappings and lists as indented lines in the manner of YAML, for people to read.
+    """Nested mappings and lists as indented lines like YAML, for reading.
 
     >>> print(*outline({"optim": {"lr": 0.1, "steps": [1, 2]}}), sep="\\n")
     optim:

@@ -1,4 +1,4 @@
-"""Pictures of results: ranked grids, matches and attention as JPEGs, and those that lie beside a run with titles."""
+"""Pictures of results: ranked grids, matches and attention as JPEGs, and a run's folder of titled pictures."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ Box = tuple[float, float, float, float]
 Kind = Literal["query", "positive", "negative", "junk"]
 COLOURS: dict[Kind, str] = {"query": "#2f6fdb", "positive": "#2e9e4f", "negative": "#d63b3b", "junk": "#9a9a9a"}
 SIGNS: dict[Kind, str] = {"query": "query", "positive": "✓", "negative": "✗", "junk": "junk"}
-# Of a grid, in pixels.
+# Sizes in a grid, in pixels.
 BORDER = 4
 TEXT_WIDTH, LABEL_HEIGHT, GAP, QUERY_GAP, NOTE_HEIGHT = 150, 20, 8, 14, 26
-# Of two photos with their matches, in pixels; and how many lines are still told apart.
+# Sizes of two photos with their matches, in pixels, and the largest number of lines drawn.
 HEIGHT, MAX_WIDTH, MATCH_GAP, CAPTION_HEIGHT, DOT = 420, 1200, 12, 30, 3
 MAX_MATCHES = 60
-# Of an attention map. The strongest hundredth is all one colour: a single peak would leave the rest of the photo dark.
+# An attention map. The strongest hundredth has one colour, because a single peak would leave the rest dark.
 MAX_SIDE, SATURATION, HEAT_OPACITY = 1024, 99.0, 0.65
 PICTURES, TITLES = "pictures", "titles.json"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a grid's cells stand: `thumb` pixels a side, `per_query` rows a query, `header` pixels down.
+    """The cells of a grid: `thumb` pixels wide and high, `per_query` rows per query, below a header of `header` pixels.
 
-    Also in pixels: the room for text on the left, for labels below each cell, and between cells.
+    Also in pixels: the width of the text on the left, the height of the labels below cells, and the gap between cells.
     """
 
     thumb: int
@@ -51,7 +51,7 @@ class Layout:
     gap: int = GAP
 
     def corner(self, row: int, column: int) -> tuple[int, int]:
-        """The left upper pixel of a cell's border; column 0 is the query."""
+        """The upper left pixel of a cell's border; column 0 is the query."""
         side = self.thumb + 2 * BORDER
         x = self.text_width + column * (side + self.gap) + (QUERY_GAP if column else 0)
         apart = QUERY_GAP * (row // self.per_query) if self.per_query > 1 else 0
@@ -60,10 +60,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class _Row:
-    """A query's answers, best first, with what stands beside them.
+    """A query's answers, best first, with the text beside them.
 
-    `former` are the answers before re-ranking, for the row that comes after it: it says where an answer comes from, and
-    leaves the query itself to the row before.
+    `former` are the answers before re-ranking. A row with `former` shows the previous ranks of its answers, and the row
+    above it shows the query.
     """
 
     query: int
@@ -76,13 +76,13 @@ class _Row:
 def ranked_grid(
     ranking: Ranking, *, queries: int | Sequence[int] = 8, top: int = 10, thumb: int = 112, notes: Sequence[str] = ()
 ) -> bytes:
-    """A JPEG of queries, so many evenly chosen from the best AP to the worst or those given, each with its `top` first
-    images.
+    """A JPEG of queries, each with its `top` first answers.
 
-    Every cell is `thumb` pixels square inside its border: blue for the query (its crop box drawn, if it was
-    cropped), green for positives, red for negatives, grey for junk, all under Medium where the benchmark has it. A
-    query's own image is none of its answers. An image that cannot be read is a grey cell with a cross. A ranking that
-    has its heads before re-ranking gets two rows a query, before and after. `notes` head the picture.
+    `queries` is a list, or a number of queries evenly chosen from the best AP to the worst. Every cell is `thumb`
+    pixels square inside its border: blue for the query (with its box, if it was cropped), green for positives, red for
+    negatives, grey for junk, at Medium difficulty if the benchmark has it. A query's own image is left out of its
+    answers. An image that cannot be read is a grey cell with a cross. A re-ranked query has two rows, before and after.
+    `notes` are written above.
     """
     benchmark, difficulty, ap = ranking.benchmark, shown_difficulty(ranking), shown_ap(ranking)
     chosen = chosen_queries(ap, queries) if isinstance(queries, int) else queries
@@ -118,12 +118,12 @@ def _rows(ranking: Ranking, query: int, ap: float) -> list[_Row]:
 
 
 def answers_of(benchmark: Benchmark, query: int, row: IntArray) -> IntArray:
-    """The positions in a row of a ranking's head: without what fills it up, and without the query's own image."""
+    """The positions in a row of a ranking's head, without padding and without the query's own image."""
     return row[(row >= 0) & (row != benchmark.queries[query])]
 
 
 def _moved(row: _Row, column: int, position: int) -> str:
-    """Where re-ranking took an answer from, unless it stayed or came from beyond what was kept."""
+    """An answer's rank before re-ranking, if it is known and different."""
     former = [] if row.former is None else row.former.tolist()
     rank = former.index(position) + 1 if position in former else column
     return f", was {rank}" if rank != column else ""
@@ -137,15 +137,15 @@ def _paste(canvas: Image.Image, tile: Image.Image, corner: tuple[int, int], kind
 
 
 def shown_difficulty(ranking: Ranking) -> Difficulty:
-    """Medium where the benchmark has it, otherwise the first that it has."""
+    """Medium if the benchmark has it, otherwise its first difficulty."""
     evaluated: list[Difficulty] = [d for d in ranking.benchmark.difficulties if d in ranking.evaluation]
     return "medium" if "medium" in evaluated else evaluated[0]
 
 
 def shown_ap(ranking: Ranking) -> NDArray[np.float64]:
-    """Average precision of each query at the difficulty that is shown; NaN of those left out.
+    """Average precision of each query at the shown difficulty; NaN for queries that are left out.
 
-    Of a figure of all queries' answers together, which has none, that of the first figure that has.
+    A figure of all queries together, such as GAP, has none; then it is that of the first figure that has some.
     """
     shown = (shown_difficulty(ranking), *ranking.evaluation)
     values = [np.asarray(ranking.evaluation[difficulty]["ap"], np.float64) for difficulty in shown]
@@ -160,16 +160,16 @@ def chosen_queries(ap: NDArray[np.float64], count: int) -> list[int]:
 
 
 def worst_queries(ap: NDArray[np.float64], count: int) -> list[int]:
-    """Up to `count` queries from the lowest AP on, without those left out (NaN) unless all are."""
+    """Up to `count` queries, the lowest AP first, without those left out (NaN) unless all are."""
     ranked = np.argsort(ap, kind="stable")
     return ranked[: min(count, max(int(np.isfinite(ap).sum()), 1))].tolist()
 
 
 def kind_of(benchmark: Benchmark, query: int, position: int, difficulty: Difficulty) -> Kind:
-    """What the gallery image at `position` is to `query`; the query's own image is junk."""
+    """The kind of the gallery image at `position` for `query`; the query's own image is junk."""
     truth = benchmark.ground_truth
     easy, hard = position in truth.easy[query], position in truth.hard[query]
-    # GLDv2's positives are not divided, and stand among the easy ones.
+    # GLDv2's positives have no difficulty and are stored as easy ones.
     wanted = {"medium": easy or hard, "hard": hard}.get(difficulty, easy)
     if position == benchmark.queries[query] or position in truth.junk[query]:
         return "junk"
@@ -179,7 +179,7 @@ def kind_of(benchmark: Benchmark, query: int, position: int, difficulty: Difficu
 
 
 def query_box(benchmark: Benchmark, query: int) -> Box | None:
-    """The box x1, y1, x2, y2 in pixels to which the query was cropped; None where it was not."""
+    """The box x1, y1, x2, y2 in pixels to which the query was cropped; None if it was not."""
     if benchmark.crop == "none" or not np.isfinite(benchmark.boxes[query]).all():
         return None
     x1, y1, x2, y2 = benchmark.boxes[query].tolist()
@@ -192,7 +192,7 @@ def thumbnail(benchmark: Benchmark, position: int, thumb: int, box: Box | None =
     draw = ImageDraw.Draw(tile)
     try:
         small, scale = decode_small(benchmark.source.read(position), thumb)
-    except Exception:  # A broken file makes Pillow raise nearly anything; the cross is the report.
+    except Exception:  # A broken file makes Pillow raise nearly anything; the cross shows it.
         draw.rectangle((0, 0, thumb, thumb), "#bdbdbd")
         draw.line((thumb // 4, thumb // 4, 3 * thumb // 4, 3 * thumb // 4), "#5c5c5c", 3)
         draw.line((thumb // 4, 3 * thumb // 4, 3 * thumb // 4, thumb // 4), "#5c5c5c", 3)
@@ -201,17 +201,23 @@ def thumbnail(benchmark: Benchmark, position: int, thumb: int, box: Box | None =
     tile.paste(small, (left, upper))
     if box is not None:
         x1, y1, x2, y2 = (offset + scale * edge for offset, edge in zip((left, upper) * 2, box, strict=True))
-        draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline="white", width=4)
-        draw.rectangle((x1, y1, x2, y2), outline=COLOURS["query"], width=2)
+        draw_box(draw, (x1, y1, x2, y2))
     return tile
 
 
+def draw_box(draw: ImageDraw.ImageDraw, box: Box) -> None:
+    """Draw the box of a query, in its colour on white."""
+    x1, y1, x2, y2 = box
+    draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline="white", width=4)
+    draw.rectangle(box, outline=COLOURS["query"], width=2)
+
+
 def decode_small(data: bytes, side: int) -> tuple[Image.Image, float]:
-    """An image's first frame, its longer edge `side` pixels now, and the factor by which it was scaled."""
+    """An image's first frame, scaled to a longer edge of `side` pixels, and the factor of the scaling."""
     with Image.open(io.BytesIO(data)) as image:
         longest = max(image.size)
         image.draft("RGB", (side, side))
-        # Pillow clips 16 bits to 8 where it should scale them.
+        # Pillow clips 16 bits to 8 instead of scaling them.
         deep = image.mode.startswith("I")
         small = (Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if deep else image).convert("RGB")
         ImageOps.exif_transpose(small, in_place=True)
@@ -221,7 +227,7 @@ def decode_small(data: bytes, side: int) -> tuple[Image.Image, float]:
 
 
 def paste_framed(canvas: Image.Image, tile: Image.Image, corner: tuple[int, int], kind: Kind) -> None:
-    """Paste a tile in a border of its kind's colour, whose left upper pixel is `corner`."""
+    """Paste a tile in a border of its kind's colour, whose upper left pixel is `corner`."""
     x, y = corner
     side = tile.width + 2 * BORDER
     ImageDraw.Draw(canvas).rectangle((x, y, x + side - 1, y + side - 1), COLOURS[kind])
@@ -238,9 +244,9 @@ def draw_text(
     width: float = float("inf"),
     keep_end: bool = False,
 ) -> None:
-    """Write the longest beginning of `text` (or its end) that fits `width` pixels, with an ellipsis for the rest.
+    """Write the longest beginning (or end) of `text` that fits into `width` pixels, with an ellipsis for the rest.
 
-    The font is matplotlib's own copy of DejaVu Sans: the machine's fonts, if it has any, would change the picture.
+    The font is matplotlib's copy of DejaVu Sans, so that pictures do not depend on installed fonts.
     """
     import matplotlib as mpl
 
@@ -254,7 +260,7 @@ def draw_text(
 
 
 def jpeg(image: Image.Image, max_bytes: int = MAX_BYTES) -> bytes:
-    """`image` as a JPEG without chroma subsampling, which would bleed borders, in at most `max_bytes` if it can be."""
+    """`image` as a JPEG of at most `max_bytes` if possible, without chroma subsampling, which would blur borders."""
     data = b""
     for quality in (90, 80, 70, 60, 50, 40):
         file = io.BytesIO()
@@ -274,9 +280,9 @@ def match_figure(
     inlier: Bool[np.ndarray, " m"],
     stacked: bool = False,
 ) -> bytes:
-    """A JPEG of two photos side by side, lines between the features that match and are inliers, and their number.
+    """A JPEG of two photos side by side, with lines between inlier matches, and their number.
 
-    Of more than 60 inliers, as many are drawn, evenly chosen. `stacked`, the first photo is above the second one.
+    At most 60 inliers are drawn, evenly chosen. If `stacked`, the first photo is above the second one.
     """
     rows = matches[inlier]
     (first, scale_a), (second, scale_b) = _fitted(a), _fitted(b)
@@ -296,7 +302,7 @@ def match_figure(
     starts = features_a.keypoints[chosen[:, 0]] * scale_a + at_a
     ends = features_b.keypoints[chosen[:, 1]] * scale_b + at_b
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        # Colours follow the place along the first photo's edge: crossing lines stand out.
+        # The colour depends on the position in the first photo, so that crossing lines stand out.
         along = start[0] / width if stacked else start[1] / HEIGHT
         rgb = colorsys.hsv_to_rgb(0.85 * min(max(along, 0.0), 1.0), 0.9, 1.0)
         colour = "#{:02x}{:02x}{:02x}".format(*(round(255 * part) for part in rgb))
@@ -309,7 +315,7 @@ def match_figure(
 
 
 def _fitted(pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[Image.Image, float]:
-    """The photo, and how much larger it is."""
+    """The resized photo, and the factor of the resizing."""
     height, width = pixels.shape[:2]
     scale = min(HEIGHT / height, MAX_WIDTH / width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -317,10 +323,10 @@ def _fitted(pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[Image.Image, float]:
 
 
 def attention_overlay(image: UInt8[np.ndarray, "h w 3"], scores: Float[np.ndarray, "h1 w1"]) -> bytes:
-    """A JPEG of `image` in grey, at most 1024 pixels a side, under `scores`: from clear to yellow.
+    """A JPEG of `image` in grey, at most 1024 pixels a side, with `scores` overlaid from transparent to yellow.
 
-    `scores` (from 0) lie on a grid over the whole image, and are spread smoothly between the middles of its cells.
-    Raises ValueError when they are not finite or there are none.
+    `scores` (from 0) form a grid over the whole image, and are interpolated between the centres of its cells.
+    Raises ValueError if there are none, or if they are not finite.
     """
     import matplotlib as mpl
 
@@ -339,7 +345,7 @@ def attention_overlay(image: UInt8[np.ndarray, "h w 3"], scores: Float[np.ndarra
 
 
 def write_pictures(run: Path, pictures: Sequence[tuple[str, bytes]]) -> None:
-    """Write titles and JPEGs as `pictures/01.jpg`, ... and `pictures/titles.json`; nothing where there is none."""
+    """Write titles and JPEGs as `pictures/01.jpg`, ... and `pictures/titles.json`; nothing if there are none."""
     if not pictures:
         return
     digits = max(2, len(str(len(pictures))))
@@ -351,9 +357,9 @@ def write_pictures(run: Path, pictures: Sequence[tuple[str, bytes]]) -> None:
 
 
 def read_pictures(run: Path) -> list[tuple[str, bytes]]:
-    """The pictures beside a run with their titles; one without a title goes by its name.
+    """The pictures of a run with their titles; without a title, the file name is used.
 
-    Raises UserError when the titles cannot be read.
+    Raises UserError if the titles cannot be read.
     """
     listed = run / PICTURES / TITLES
     try:
@@ -361,13 +367,13 @@ def read_pictures(run: Path) -> list[tuple[str, bytes]]:
     except ValueError as error:
         raise UserError(f"titles of pictures are not JSON: {listed} ({error})") from error
     if not isinstance(titles, dict):
-        raise UserError(f"titles of pictures are no object of names and titles: {listed}")
+        raise UserError(f"titles of pictures are not an object of names and titles: {listed}")
     return [
         (str(titles.get(path.name, path.stem)), path.read_bytes()) for path in sorted((run / PICTURES).glob("*.jpg"))
     ]
 
 
 def data_uri(image: bytes) -> str:
-    """An encoded JPEG or PNG as the address of itself."""
+    """An encoded JPEG or PNG as a data URI."""
     kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"

@@ -1,4 +1,4 @@
-"""Figures that others published (`published.json`): what they claim, and what third parties measured again."""
+"""Published figures (`published.json`): those claimed by authors, and those remeasured by others."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ LINE = (
     "Families as in the paper's table: (A) local features aggregated and re-ranked, (B) global, (C) global, then "
     "local re-ranking. +1M: with a million distractors."
 )
-# The benchmarks of the paper's table, and how it calls them.
+# The benchmarks of the paper's table, with its names.
 PAPER_SETS = {"roxford5k": "ROxf", "roxford5k+1M": "ROxf+1M", "rparis6k": "RPar", "rparis6k+1M": "RPar+1M"}
 
 
 class Published(NamedTuple):
     """A method's figures in percent, by benchmark and difficulty.
 
-    `source` is a key of SOURCES. What it was trained on and the length of its descriptors are None where the source,
-    as far as it was read, does not say.
+    `source` is a key of SOURCES. The training data and the descriptors' length are None if the source does not state
+    them.
     """
 
     method: str
@@ -36,13 +36,13 @@ class Published(NamedTuple):
 
 
 _FILE = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
-# Where published figures stand.
+# The sources of published figures.
 SOURCES: dict[str, str] = _FILE["sources"]
 ROWS: tuple[Published, ...] = tuple(Published(**row) for row in _FILE["rows"])
 
 
 def paper_rows() -> list[Published]:
-    """The rows that have a figure in each column of the paper's table."""
+    """The rows with a figure in each column of the paper's table."""
     return [
         row
         for row in ROWS
@@ -51,7 +51,7 @@ def paper_rows() -> list[Published]:
 
 
 def published_summary() -> Summary:
-    """The paper's table as a section of its own, the best of each column marked among themselves."""
+    """The paper's table as a separate section, with the best of its own columns marked."""
     notes = Footnotes(string.ascii_lowercase)
     rows = paper_rows()
     columns = {

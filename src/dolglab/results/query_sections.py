@@ -1,4 +1,4 @@
-"""Queries with their first answers, as a page shows them: those that tell most of several methods, and a run's."""
+"""Queries with their first answers for a report: those that show how methods differ, and examples of one run."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from dolglab.results.first_answers import SHOWN, WORST, Answer, QueryAnswers, re
 from dolglab.results.pictures import chosen_queries, worst_queries
 from dolglab.results.tables import Card, Column, ap_of, benchmark_of, main_columns, row_names, value_of
 
-# Methods whose answers stand side by side: of more, the best.
+# Largest number of methods side by side; the best are shown.
 MAX_METHODS = 4
-# The AP from which on a query counts as answered rightly.
+# Smallest AP of a query that counts as found.
 RIGHT = 0.5
 
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """A method's answers to a query: what it is called, the query's AP in percent (none where it is left out)."""
+    """A method's answers to a query, with its name and the query's AP in percent (None if it is left out)."""
 
     method: str
     ap: float | None
@@ -31,7 +31,7 @@ class AnswerRow:
 
 @dataclass(frozen=True)
 class ShownQuery:
-    """A query with rows of answers, and why it is shown."""
+    """A query with rows of answers; the title says why it is shown."""
 
     title: str
     query: Answer
@@ -40,7 +40,7 @@ class ShownQuery:
 
 @dataclass(frozen=True)
 class QuerySection:
-    """Queries of a data set: which those are and how they were chosen."""
+    """Queries of a data set; the hint says how they were chosen."""
 
     title: str
     hint: str
@@ -48,11 +48,11 @@ class QuerySection:
 
 
 def telling_queries(ap: Float[np.ndarray, "methods queries"], names: Sequence[str]) -> dict[str, int]:
-    """Up to three queries by the sentence that says why: `names` are the methods, the best first and then the next.
+    """Up to three queries, by the sentence that says why; `names` are the methods, the best first.
 
-    One that every method finds (the highest AP of its worst method, if that is at least a half), the one where the
-    best gains most over the next, and the one where it loses most to it or, where it loses none, the one that all
-    find least of (if no method reaches a half). AP of NaN is of a query that is left out. Of equal ones the first.
+    They are a query that all methods find (the highest minimum AP, if it is at least a half), the one with the largest
+    gain of the best method over the second, and the one with its largest loss or, without a loss, the one with the
+    lowest maximum AP (if it is below a half). Queries with NaN are left out. Ties go to the first query.
     """
     best, second = names[:2]
     gain, worst, most = ap[0] - ap[1], ap.min(axis=0), ap.max(axis=0)
@@ -61,8 +61,8 @@ def telling_queries(ap: Float[np.ndarray, "methods queries"], names: Sequence[st
     lost = bool((gain < 0).any())
     rules = [
         (everyone, np.where(worst >= RIGHT, worst, np.nan)),
-        (f"Here {best} gains most over {second}", np.where(gain > 0, gain, np.nan)),
-        (f"Here {best} loses most to {second}", -np.where(gain < 0, gain, np.nan))
+        (f"Largest gain of {best} over {second}", np.where(gain > 0, gain, np.nan)),
+        (f"Largest loss of {best} to {second}", -np.where(gain < 0, gain, np.nan))
         if lost
         else (nobody, -np.where(most < RIGHT, most, np.nan)),
     ]
@@ -75,7 +75,7 @@ def telling_queries(ap: Float[np.ndarray, "methods queries"], names: Sequence[st
 
 
 def telling_sections(cards: Sequence[Card], folders: Sequence[Path]) -> list[QuerySection]:
-    """A section for each data set whose answers two runs or more kept, of cards and the folders that they lie in."""
+    """A section for each data set for which two or more runs stored answers; `folders` are those of the cards."""
     sections = []
     for column in main_columns(cards).values():
         kept = _kept(cards, folders, column)
@@ -101,7 +101,7 @@ def telling_sections(cards: Sequence[Card], folders: Sequence[Path]) -> list[Que
 
 
 def _kept(cards: Sequence[Card], folders: Sequence[Path], column: Column) -> dict[int, Mapping[int, QueryAnswers]]:
-    """By the row of a card with as many queries as the first that has some, the answers that its run kept."""
+    """The stored answers of each run, by row; only runs with as many queries as the first run that has some."""
     rows = {row: ap for row, card in enumerate(cards) if (ap := ap_of(card, column))}
     count = len(next(iter(rows.values()), ()))
     kept = {row: read_answers(folders[row], column.dataset[0]) for row, ap in rows.items() if len(ap) == count}
@@ -109,14 +109,14 @@ def _kept(cards: Sequence[Card], folders: Sequence[Path], column: Column) -> dic
 
 
 def _hint(kept: int, queries: int, shown: int, methods: int) -> str:
-    """How the queries were chosen, where that does not go without saying."""
+    """How the queries were chosen, if not from all queries of all methods."""
     parts = [f"chosen among {kept} of the {queries:,} queries"] if kept < queries else []
     parts += [f"the best {shown} of {methods} methods"] if shown < methods else []
     return ", ".join(parts)
 
 
 def run_sections(card: Card, folder: Path) -> tuple[list[QuerySection], list[QuerySection]]:
-    """A run's hardest queries, the lowest AP first, and others from the best to the worst; a section a benchmark."""
+    """A run's hardest queries, the lowest AP first, and others from the best to the worst; a section per benchmark."""
     hardest, others = [], []
     for column in main_columns([card]).values():
         kept = read_answers(folder, column.dataset[0])
@@ -130,7 +130,7 @@ def run_sections(card: Card, folder: Path) -> tuple[list[QuerySection], list[Que
 
 
 def _shown_ap(benchmark: Mapping[str, Any], column: Column) -> Float[np.ndarray, " queries"]:
-    """The AP of each query on the column or, where that has none, as of GAP, on the first that has."""
+    """The AP of each query in the column or, if it has none (GAP), in the first difficulty that has some."""
     values = [np.array(benchmark["ap"][d], np.float64) for d in (column.difficulty, *benchmark["ap"])]
     return next((ap for ap in values if np.isfinite(ap).any()), values[0])
 
@@ -143,5 +143,5 @@ def _shown(kept: QueryAnswers, ap: float) -> ShownQuery:
 
 
 def percent(fraction: float) -> float | None:
-    """In percent; None of what is not finite."""
+    """In percent; None if it is not finite."""
     return 100 * fraction if np.isfinite(fraction) else None

@@ -1,4 +1,4 @@
-"""What a run ends with, and runs side by side: cards, tables, charts, a page; and their project's page on W&B."""
+"""Reports of a run and of several runs: cards, tables, charts and pages; and a project's page on W&B."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from dolglab.results.table_formats import print_tables, to_latex, to_markdown
 from dolglab.results.tables import Card, row_names
 from dolglab.results.training_charts import compared_curves, training_charts
 
-# The axis of all that W&B is sent: Lightning's count of optimizer steps, which goes on where a resumed run does.
+# The x axis on W&B: Lightning's count of optimizer steps, which continues in a resumed run.
 STEP = "trainer/global_step"
-# W&B's page of a project: by section and title its charts, of some metrics or of those that a pattern matches.
+# A project's page on W&B: charts by section and title, with their metrics or a pattern of metrics.
 WORKSPACE: dict[str, dict[str, list[str] | str]] = {
     "training": {
         "loss": ["train/loss"],
@@ -48,7 +48,7 @@ WORKSPACE: dict[str, dict[str, list[str] | str]] = {
         "validation mAP Easy": "val/(.+/)?easy",
         "test mAP": "test/.*",
     },
-    # Here are the tables of queries.
+    # The tables of queries are added here.
     "images": {},
     "system": {
         "images a second": ["train/images_per_second_step", "train/images_per_second_epoch"],
@@ -67,13 +67,12 @@ def finish_run(
 ) -> Path:
     """Write `card.json`, `rankings/BENCHMARK.json`, `grids/BENCHMARK.jpg` and `report.html` to `run`; print the table.
 
-    `rankings/BENCHMARK.npz` has what the figures follow from, `worst/BENCHMARK.jpg` the queries of the lowest
-    AP, `answers/BENCHMARK.zip` the first answers that pages show. Of GLDv2's own evaluations also
-    `submissions/BENCHMARK.csv`, of charts of the card `figures/*.svg`, and of `pictures` (titles and JPEGs)
-    `pictures/NN.jpg`.
+    Further files: `rankings/BENCHMARK.npz` (the data behind the figures), `worst/BENCHMARK.jpg` (queries of lowest AP),
+    `answers/BENCHMARK.zip` (first answers for reports), `figures/*.svg` (charts), `pictures/NN.jpg` (from `pictures`,
+    titles and JPEGs) and, for GLDv2's own evaluations, `submissions/BENCHMARK.csv`.
 
-    The card of the `baseline` and its answers go to `baseline/`, its row stands above the run's, and the gain over its
-    rankings is what the page opens with and the terminal ends with. Returns the page's path.
+    The card of the `baseline` and its answers are written to `baseline/`. Its row is above the run's, and the gain over
+    its rankings is the first line of the page and the last in the terminal. Returns the page's path.
     """
     cards, folders = [card], [run]
     if baseline:
@@ -113,10 +112,10 @@ def finish_run(
 
 
 def _write_rankings(run: Path, ranking: Ranking, notes: Sequence[str]) -> None:
-    """Files of a benchmark's answers: their names, their ranks, small photos, and grids of queries under `notes`."""
+    """Write a benchmark's answers: names, ranks, thumbnails, and grids of queries with `notes`."""
     benchmark = ranking.benchmark
     file, name, queries = file_name(benchmark.name), benchmark.source.name, benchmark.queries.tolist()
-    # For each query's name, the names of its first answers, best first.
+    # Names of each query's first answers, best first, by the query's name.
     rows = [answers_of(benchmark, query, row).tolist() for query, row in enumerate(ranking.top)]
     named = {name(query): list(map(name, row)) for query, row in zip(queries, rows, strict=True)}
     write_text(run / "rankings" / f"{file}.json", json.dumps(named, indent=0))
@@ -129,18 +128,18 @@ def _write_rankings(run: Path, ranking: Ranking, notes: Sequence[str]) -> None:
 
 
 def _training(charts: Sequence[Chart]) -> list[ChartSection]:
-    """Their section, where there are any."""
+    """The section of training charts, if there are any."""
     return [ChartSection("Training", "", tuple(charts))] if charts else []
 
 
 def compare_runs(
     patterns: Iterable[str], out: Path, against: str | None = None, published: bool = False, about: Sequence[str] = ()
 ) -> Path:
-    """Print the tables of the cards named, write them, their charts and a page to `out`; the page's path.
+    """Print the tables of cards; write tables, charts and a page to `out`. Returns the page's path.
 
-    `against` names the row to which all are compared, instead of each column's best; `published` adds the rows of the
-    paper's table; the lines of `about` follow the conclusion. Raises UserError when there is no
-    card, or one that cannot be read.
+    `against` is the row with which all are compared, instead of each column's best; `published` adds the rows of the
+    paper's table; the lines of `about` follow the conclusion. Raises UserError without a card, and for one that cannot
+    be read.
     """
     runs = [(read_card(path), path.parent) for path in card_paths(patterns)]
     runs.sort(key=lambda run: run[0]["time"])
@@ -177,16 +176,16 @@ def compare_runs(
 
 
 def card_paths(patterns: Iterable[str]) -> list[Path]:
-    """The cards that paths, folders and globs name, each once. Raises UserError for a name of none."""
+    """The cards at paths, in folders and of globs, each once. Raises UserError for a pattern without a card."""
     paths: list[Path] = []
     for pattern in patterns:
-        # A file called like a pattern, such as `run[1]`, is meant as itself.
+        # An existing file with a name like a pattern, such as `run[1]`, is taken literally.
         names = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
         named = [Path(name, CARD) if Path(name).is_dir() else Path(name) for name in names]
         cards = [card for card in named if card.exists()]
-        # A run whose training did not come to its end has a log, and no card.
+        # A run whose training did not finish has a log, but no card.
         stopped = [str(card.parent) for card in named if not card.exists() and (card.parent / METRICS).exists()]
-        hint = f"training did not end in {truncate_list(stopped)}: dolglab train resume=true name=NAME goes on"
+        hint = f"unfinished training in {truncate_list(stopped)}; to resume: dolglab train resume=true name=NAME"
         if not cards:
             why = hint if stopped else "train or evaluate writes card.json in its run folder"
             raise UserError(f"no result card at {pattern} ({why})")
@@ -197,10 +196,10 @@ def card_paths(patterns: Iterable[str]) -> list[Path]:
 
 
 def write_workspace(out: Path, project: str, benchmarks: Sequence[str], entity: str | None = None) -> Path:
-    """Write W&B's page of a project to `out`/workspace.json, and have it laid out there where an `entity` is given.
+    """Write the layout of a project's W&B page to `out`/workspace.json; with an `entity`, also save it on W&B.
 
-    `benchmarks` are the names of those that validate. Raises UserError without the package, or for a server that
-    refuses or is not there.
+    `benchmarks` are the names of the validation benchmarks. Raises UserError without the package, and if the server
+    refuses or cannot be reached.
     """
     try:
         from wandb_workspaces import workspaces as ws
@@ -233,11 +232,11 @@ def write_workspace(out: Path, project: str, benchmarks: Sequence[str], entity: 
     )
     path = write_text(out / "workspace.json", workspace._to_model().model_dump_json(by_alias=True, indent=1) + "\n")
     if entity is None:
-        print(f"{path}: entity=NAME lays it out on W&B")
+        print(f"{path}: entity=NAME also saves it on W&B")
         return path
     try:
         workspace.save()
     except Exception as error:
-        raise UserError(f"W&B does not take the workspace ({error}): {path} holds it") from error
+        raise UserError(f"W&B did not accept the workspace ({error}); it is in {path}") from error
     print(f"{path}: {workspace.url}")
     return path

@@ -1,7 +1,7 @@
-"""What a run's figures follow from, kept beside its card: the head of each ranking, ranks, ground truth and measure.
+"""The data behind a run's figures, stored beside its card: the head of each ranking, ranks, ground truth and measure.
 
-As much as the queries and their ground truth are, whatever the gallery; of benchmarks whose measure knows a label of
-each gallery image, these too.
+The size depends on the queries and their ground truth, not on the gallery, unless the measure needs a label of each
+gallery image.
 """
 
 from __future__ import annotations
@@ -36,25 +36,29 @@ MEASURES = (
 ENTRY_POINT_GROUP = "dolglab.measures"
 PARTS = ("easy", "hard", "junk")
 SETTING = "measure."
-# What numpy and a measure raise of a file that is cut off, was changed or is another.
-DAMAGED = (OSError, ValueError, LookupError, TypeError, ArithmeticError, EOFError, zipfile.BadZipFile, zlib.error)
+# What zipfile, numpy and a measure raise for a file that is truncated, was changed or is another; RuntimeError is for a
+# flag of encryption or an unknown compression.
+DAMAGED = (
+    *(OSError, ValueError, LookupError, TypeError, ArithmeticError, EOFError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 Arrays = dict[str, NDArray[Any]]
 
 
 class Stored(NamedTuple):
-    """Rankings that were read again: their digest, and the figures that follow from them."""
+    """Stored rankings: their digest, and the figures computed from them."""
 
     digest: str
     figures: Figures
 
 
 def rankings_file(folder: Path, benchmark: str) -> Path:
-    """Where a run keeps the rankings that its figures on a benchmark follow from."""
+    """The file of a run's rankings on a benchmark."""
     return folder / "rankings" / f"{file_name(benchmark)}.npz"
 
 
 def write_rankings(folder: Path, ranking: Ranking) -> Path | None:
-    """Keep what the figures of a ranking follow from; None where it has no rankings."""
+    """Store the data behind a ranking's figures; None if it has no rankings."""
     arrays = stored_arrays(ranking)
     if not arrays:
         return None
@@ -65,7 +69,7 @@ def write_rankings(folder: Path, ranking: Ranking) -> Path | None:
 
 
 def stored_arrays(ranking: Ranking) -> Arrays:
-    """By name what `write_rankings` keeps; nothing of a ranking without rankings.
+    """The arrays that `write_rankings` stores, by name; empty without rankings.
 
     `measure` and its settings, `easy`, `hard` and `junk` with the `counts` (3, Q) of each query; of each distinct list
     i of rankings `top.i` and `scores.i` as far as the measure looks, `ranks.i`, and by difficulty its number.
@@ -100,14 +104,14 @@ def digest_of(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def read_rankings(path: Path) -> Stored:
-    """Read what `write_rankings` kept, and measure it again.
+    """Read stored rankings, and compute their figures again.
 
-    Raises UserError for no such file, one that is damaged, or a measure that is not known here.
+    Raises UserError for a missing or damaged file, and for an unknown measure.
     """
     if not path.is_file():
-        raise UserError(f"{path} is not there")
+        raise UserError(f"{path} does not exist")
     try:
-        # Opened here: numpy leaves a file open that is no whole archive.
+        # Opened here, because numpy does not close a truncated archive.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             arrays = {name: np.asarray(kept[name]) for name in kept.files}
         measure = _measure(arrays)
@@ -120,10 +124,10 @@ def read_rankings(path: Path) -> Stored:
 def _measure(arrays: Arrays) -> Measure:
     name = str(arrays["measure"])
     known: dict[str, Callable[..., Measure]] = {kind.__name__: kind for kind in MEASURES}
-    # Only of packages that are installed is anything run.
+    # Only code of installed packages is run.
     known |= {entry.name: entry.load() for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name}
     if name not in known:
-        raise UserError(f"the measure {name} is of a package that is not here: evaluate again, and give cards=FILE")
+        raise UserError(f"the measure {name} is in a package that is not installed: evaluate again, and set cards=FILE")
     settings = {key.removeprefix(SETTING): value for key, value in arrays.items() if key.startswith(SETTING)}
     return known[name](**settings)
 
@@ -138,7 +142,7 @@ def _contents(arrays: Arrays, measure: Measure) -> tuple[GroundTruth, dict[Diffi
         top, scores = arrays[f"top.{number}"].astype(np.int64), arrays[f"scores.{number}"]
         ranks = _parted(arrays[f"ranks.{number}"], np.array([len(own) for own in wanted]))
         if not len(top) == len(scores) == len(truth):
-            raise ValueError("it has another number of rankings than of queries")
+            raise ValueError("the numbers of rankings and queries differ")
         lists.append(Ranked(top, scores, wanted, ranks))
     pairs = zip(arrays["difficulties"].tolist(), arrays["lists"].tolist(), strict=True)
     return truth, {difficulty: lists[number] for difficulty, number in pairs}
@@ -149,7 +153,7 @@ def _joined(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int32]:
 
 
 def _parted(joined: NDArray[Any], counts: NDArray[Any]) -> tuple[NDArray[np.int64], ...]:
-    """The parts of so many numbers each. Raises ValueError for another number of them."""
+    """Split an array into parts of the given lengths. Raises ValueError if they do not add up."""
     if (counts < 0).any() or len(joined) != counts.sum():
-        raise ValueError("it has another number of ranks than of images")
+        raise ValueError("the numbers of ranks and images differ")
     return tuple(np.split(joined.astype(np.int64), np.cumsum(counts)[:-1]))

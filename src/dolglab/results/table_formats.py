@@ -38,7 +38,7 @@ LATEX_ESCAPES = str.maketrans(
 
 
 def to_markdown(summaries: Sequence[Summary]) -> str:
-    """Every table, note and line; the sections after the first under their titles."""
+    """All tables, notes and lines; sections after the first have their titles."""
     blocks: list[str] = []
     for section, summary in enumerate(summaries):
         blocks += [f"## {escape_markdown(summary.title)}"] if section else []
@@ -54,14 +54,14 @@ def to_markdown(summaries: Sequence[Summary]) -> str:
 
 
 def print_tables(summaries: Sequence[Summary], console: Console | None = None) -> None:
-    """Print brief tables and all notes; columns are never cut. mP@k stands on the page."""
+    """Print brief tables and all notes; columns are never truncated. mP@k is only on the page."""
     console = console or Console()
     for section, summary in enumerate(summaries):
         if section:
             console.print(Text(f"\n{summary.title}", "bold"), soft_wrap=True)
         for table in summary.tables:
             if table.brief:
-                # A title of the table itself would be wrapped to its width.
+                # Printed separately, because rich wraps a table's title to its width.
                 console.print(Text(table.title, "italic"), soft_wrap=True)
                 console.print(_FullWidth(_rich_table(table)), crop=False)
         for line in (*_notes(summary), *summary.lines, *summary.conclusion):
@@ -69,9 +69,9 @@ def print_tables(summaries: Sequence[Summary], console: Console | None = None) -
 
 
 def to_latex(summaries: Sequence[Summary]) -> str:
-    """A `table` for every table, each with the notes it marks; a section's lines stand under its first.
+    """A `table` for each table, with its notes; a section's lines are below its first table.
 
-    Captions name the sections after the first.
+    Captions contain the titles of sections after the first.
     """
     parts = [LATEX_HEAD]
     for section, summary in enumerate(summaries):
@@ -83,12 +83,12 @@ def to_latex(summaries: Sequence[Summary]) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """`text` as Markdown would show it, on one line of a table."""
+    """`text` escaped for Markdown, on one line of a table."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 def escape_latex(text: str) -> str:
-    """`text` as LaTeX would print it.
+    """`text` escaped for LaTeX.
 
     >>> print(escape_latex("95 % of R&D [a]"))
     95 \\% of R\\&D {[}a{]}
@@ -97,7 +97,7 @@ def escape_latex(text: str) -> str:
 
 
 def _rows(table: Table, write: Callable[[Cell], T]) -> list[list[T]]:
-    """The heading and the cells of each row, written."""
+    """The heading and the cells of each row, formatted."""
     return [[write(cell) for cell in (heading, *cells)] for heading, cells in table.rows]
 
 
@@ -117,7 +117,7 @@ def _markdown_cell(cell: Cell) -> str:
 
 @dataclass(frozen=True)
 class _FullWidth:
-    """A rich table as wide as what it says: rich itself shortens figures to fit a narrow console."""
+    """A rich table at full width: rich itself shortens figures to fit a narrow console."""
 
     table: RichTable
 
@@ -157,7 +157,7 @@ def _latex_table(table: Table, caption: str, notes: Mapping[str, str], lines: Se
             *_latex_groups(table),
             _latex_row(["method", *(escape_latex(column.label) for column in table.columns)]),
             r"\midrule",
-            # Where anything stands below its figures, the two rows are close to one another.
+            # Text below the figures of a row is an extra row, close to the first.
             *(
                 f"{_latex_row(row)}[-2pt]\n{_latex_row(below)}[2pt]" if any(below) else _latex_row(row)
                 for row, below in rows
@@ -172,7 +172,7 @@ def _latex_table(table: Table, caption: str, notes: Mapping[str, str], lines: Se
 
 
 def _latex_groups(table: Table) -> list[str]:
-    """Headings over neighbouring columns, and the rules under them."""
+    """Headings over groups of columns, with rules below."""
     if not any(group for group, _ in table.groups):
         return []
     ends = list(accumulate((count for _, count in table.groups), initial=1))

@@ -1,4 +1,4 @@
-"""The model of a table, and what of result cards goes into one: rows, columns, figures, and how they were made."""
+"""Tables, and their contents from result cards: rows, columns, figures and protocols."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dolglab.results.card import caveats
 Card = Mapping[str, Any]
 # A data set's name, and the digest of its ground truth.
 Dataset = tuple[str, str]
-# Average precision of each query, None where it is left out.
+# Average precision of each query; None if it is left out.
 AP = Sequence[float | None]
-# Of each cost in a card: its name and axis in a chart, its column in a table and the factor to that unit.
+# Costs in a card: name and axis label in a chart, column in a table, and the factor to that column's unit.
 COSTS = {
     "image_seconds": ("time per image", "seconds per image", "ms per image", 1000.0),
     "query_seconds": ("time per query", "seconds per query", "ms per query", 1000.0),
@@ -27,9 +27,9 @@ MISSING, MINUS = "–", "−"  # noqa: RUF001
 
 @dataclass(frozen=True)
 class Column:
-    """A column's data set, its heading, and the one it shares with its neighbours (empty where the title says it).
+    """A column: its data set, the heading shared with its neighbours (empty if the title has it), and its own heading.
 
-    A column of figures also has their difficulty and, for mP@k, its k.
+    A column of figures also has a difficulty and, for mP@k, its k.
     """
 
     dataset: Dataset
@@ -41,7 +41,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What one cell says, the marks of its notes, whether it leads its column, and what stands below it in small."""
+    """A cell: its text, the marks of its notes, whether it is the best of its column, and small text below."""
 
     text: str
     notes: tuple[str, ...] = ()
@@ -49,13 +49,13 @@ class Cell:
     below: str = ""
 
 
-# A row's heading and its cells, one a column.
+# A row's heading and its cells, one per column.
 Row = tuple[Cell, tuple[Cell, ...]]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under named columns; a terminal leaves out a table that is not `brief`."""
+    """Rows under named columns; only `brief` tables are printed in a terminal."""
 
     title: str
     columns: tuple[Column, ...]
@@ -64,15 +64,15 @@ class Table:
 
     @property
     def groups(self) -> list[tuple[str, int]]:
-        """Headings over runs of columns of one data set, with the number of columns under each."""
+        """Headings over the columns of each data set, with their numbers of columns."""
         return [(group, count) for (_, group), count in Counter((c.dataset, c.group) for c in self.columns).items()]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A section: tables that are not empty, the notes they mark, by mark, lines on the whole, and what it comes to.
+    """A section: tables that are not empty, their notes by mark, general lines, and a conclusion.
 
-    The conclusion opens a page, and ends what a terminal prints.
+    The conclusion is first on a page, and last in a terminal.
     """
 
     title: str
@@ -83,14 +83,14 @@ class Summary:
 
 
 class Footnotes:
-    """Gives notes their marks, 1, 2, ... or those of `marks`, in the order in which they are first needed."""
+    """Assigns marks to notes in order of first use: 1, 2, ... or those in `marks`."""
 
     def __init__(self, marks: Iterable[str] | None = None) -> None:
         self._unused = iter(marks or map(str, count(1)))
         self._by_text: dict[str, str] = {}
 
     def mark(self, *texts: str) -> tuple[str, ...]:
-        """The marks of some notes, in their order; a text always has the same.
+        """The marks of notes, in the order of the marks; the same text always has the same mark.
 
         >>> notes = Footnotes()
         >>> notes.mark("cropped"), notes.mark("selected here", "cropped")
@@ -109,37 +109,37 @@ class Footnotes:
 def make_table(
     title: str, headings: Sequence[Cell], columns: Mapping[Column, Sequence[Cell]], brief: bool = True
 ) -> Table:
-    """The table of some columns, each with a cell for every heading; without columns it has no rows either."""
+    """A table of columns with a cell for each heading; without columns it has no rows."""
     rows = zip(headings, zip(*columns.values(), strict=True), strict=True) if columns else ()
     return Table(title, tuple(columns), tuple(rows), brief)
 
 
 def mark_best(column: Sequence[Cell]) -> list[Cell]:
-    """A column in which the highest figure is marked, if there are two; what reads alike is alike."""
+    """A column with the highest figure marked, if it has at least two; equal texts are all marked."""
     figures = [cell.text for cell in column if cell.text != MISSING]
     best = max(figures, key=float) if len(figures) > 1 else None
     return [replace(cell, best=cell.text == best) for cell in column]
 
 
 def by_dataset(card: Card) -> dict[Dataset, Mapping[str, Any]]:
-    """The card's benchmarks."""
+    """The card's benchmarks by data set."""
     return {(b["name"], b["digest"]): b for b in card["benchmarks"]}
 
 
 def benchmark_of(card: Card, dataset: Dataset) -> Mapping[str, Any]:
-    """The card's benchmark on a data set; empty where it has none."""
+    """The card's benchmark on a data set; empty if it has none."""
     return by_dataset(card).get(dataset, {})
 
 
 def dataset_names(cards: Sequence[Card]) -> dict[Dataset, str]:
-    """Data sets by name; those of one name but other contents also by digest, for they do not compare."""
+    """The names of data sets; different ones with the same name also have their digest, because they do not compare."""
     datasets = list(dict.fromkeys(dataset for card in cards for dataset in by_dataset(card)))
     namesakes = Counter(name for name, _ in datasets)
     return {(name, digest): name if namesakes[name] == 1 else f"{name} ({digest[:6]})" for name, digest in datasets}
 
 
 def row_names(cards: Sequence[Card]) -> list[str]:
-    """The cards' methods; where two share one, the run's name tells them apart, and a number what is left."""
+    """The cards' methods; the same method of several runs gets the run's name, and then a number if needed."""
     methods = Counter(card["method"] for card in cards)
     names = [c["method"] if methods[c["method"]] == 1 else f"{c['method']} ({c['name']})" for c in cards]
     return [
@@ -152,10 +152,10 @@ def map_columns(cards: Sequence[Card]) -> list[Column]:
     columns: list[Column] = []
     for dataset, name in dataset_names(cards).items():
         benchmarks = [benchmark for card in cards if (benchmark := benchmark_of(card, dataset))]
-        # Cards of before there were others do not name their measure.
+        # Old cards do not name their measure, mAP.
         measure = benchmarks[-1].get("measure", "mAP")
         present = dict.fromkeys(difficulty for benchmark in benchmarks for difficulty in benchmark["difficulties"])
-        # Those of other benchmarks stand behind, in the order in which they come.
+        # Difficulties of other benchmarks follow in order of appearance.
         known = [difficulty for difficulty in (*DIFFICULTIES, *USAGES) if difficulty in present]
         for difficulty in dict.fromkeys([*known, *present]):
             alone = "mAP" if len(present) == 1 else difficulty
@@ -165,7 +165,7 @@ def map_columns(cards: Sequence[Card]) -> list[Column]:
 
 
 def main_columns(cards: Sequence[Card]) -> dict[Dataset, Column]:
-    """The column of each data set that sums it up: Medium where there is one, the first otherwise."""
+    """The main column of each data set: Medium if there is one, otherwise the first."""
     main: dict[Dataset, Column] = {}
     for column in map_columns(cards):
         if column.dataset not in main or column.difficulty == "medium":
@@ -174,13 +174,13 @@ def main_columns(cards: Sequence[Card]) -> dict[Dataset, Column]:
 
 
 def measure_of(column: Column) -> str:
-    """What a column's figures measure, in words: "mAP", "Medium mAP", "GAP"."""
-    # A label that is nothing but the difficulty leaves to the table's title that it is of mAP.
+    """The measure of a column's figures, in words: "mAP", "Medium mAP", "GAP"."""
+    # If the label is only a difficulty, the table's title says mAP.
     return f"{column.label.capitalize()} mAP" if column.label == column.difficulty else column.label
 
 
 def value_of(card: Card, column: Column) -> float | None:
-    """The card's figure, a fraction; None where it has none."""
+    """The card's figure, a fraction; None if it has none."""
     benchmark = benchmark_of(card, column.dataset)
     if column.k is None:
         return benchmark.get("map", {}).get(column.difficulty)
@@ -188,7 +188,7 @@ def value_of(card: Card, column: Column) -> float | None:
 
 
 def ap_of(card: Card, column: Column) -> AP | None:
-    """The card's AP of each query; None where it has no figure, and of GAP, which is no mean over queries."""
+    """The card's AP of each query; None without a figure, and for GAP, which is not a mean over queries."""
     benchmark = benchmark_of(card, column.dataset)
     if value_of(card, column) is None or benchmark.get("measure") == "GAP":
         return None
@@ -196,7 +196,7 @@ def ap_of(card: Card, column: Column) -> AP | None:
 
 
 def cell_notes(card: Card, dataset: Dataset, notes: Footnotes) -> tuple[str, ...]:
-    """The marks of what sets the card's figures on a data set apart."""
+    """The marks of the notes on the card's figures on a data set."""
     return notes.mark(*caveats(card, benchmark_of(card, dataset)))
 
 
@@ -211,9 +211,9 @@ def dataset_lines(cards: Sequence[Card]) -> list[str]:
     ]
 
 
-# What a protocol says first, in this order.
+# The first keys of a protocol, in this order.
 PROTOCOL_KEYS = ("crop", "scales", "scale_pooling", "resize", "image_size")
-# What goes without saying, until another row says something else.
+# Defaults, which are stated only if another row differs.
 UNSTATED = {
     "crop": MISSING,
     "scale_pooling": "mean",
@@ -226,12 +226,12 @@ UNSTATED = {
 
 
 def protocol_line(card: Card) -> str:
-    """How the card's figures were made, in one line: crop, scales, resize, image size, the rest, then the stages."""
+    """The card's protocol in one line: crop, scales, resize, image size, the rest, then the stages."""
     return _line(protocol_parts(card))
 
 
 def protocol_lines(cards: Sequence[Card]) -> tuple[str, list[str]]:
-    """What all cards share, and for each what it does not; the latter are empty where everything is shared."""
+    """The common part of the cards' protocols, and for each card the rest; empty if everything is common."""
     parts = [protocol_parts(card) for card in cards]
     keys = list(dict.fromkeys(key for part in parts for key in part))
     shared = [key for key in keys if len({part.get(key) for part in parts}) == 1]
@@ -240,7 +240,7 @@ def protocol_lines(cards: Sequence[Card]) -> tuple[str, list[str]]:
 
 
 def protocol_parts(card: Card) -> dict[str, str]:
-    """What is said of each step, in the order of the steps; what says nothing is left out."""
+    """The text of each step of the protocol, in order, without empty ones."""
     protocol = card["protocol"]
     parts = {"crop": _per_dataset({b["name"]: b["crop"] for b in card["benchmarks"]})}
     parts |= {key: _setting(protocol.get(key)) for key in PROTOCOL_KEYS[1:]}
@@ -252,7 +252,7 @@ def protocol_parts(card: Card) -> dict[str, str]:
 
 
 def _setting(value: object) -> str:
-    """A setting's value; of a mapping its names, of nothing nothing."""
+    """A setting's value as text: the keys of a mapping, and nothing for None."""
     if isinstance(value, list | tuple | Mapping):
         return ", ".join(_setting(item) for item in value)
     if value is None:
@@ -261,7 +261,7 @@ def _setting(value: object) -> str:
 
 
 def _stage(value: object, stage: str = "") -> str:
-    """A stage's value; of a mapping its names with their values, without digests and what is not set."""
+    """A stage's value as text; a mapping's keys with values, without digests and unset ones."""
     if isinstance(value, Mapping):
         stated = {str(key): item for key, item in value.items() if item is not None and not str(key).endswith("digest")}
         return ", ".join(

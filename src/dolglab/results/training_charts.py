@@ -1,4 +1,4 @@
-"""Charts of how runs trained, from the metrics.csv beside their cards."""
+"""Charts of trainings, from the metrics.csv of runs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from dolglab.results.metrics_log import METRICS, Series, read_series
 
 @dataclass(frozen=True)
 class MetricChart:
-    """A chart of the metrics whose names match `pattern`: a line a `label`, and a chart a `set`.
+    """A chart of the metrics whose names match `pattern`, with a line for each `label`; each `set` has its own chart.
 
-    Values are drawn times `factor`, by optimizer step or by epoch, which people count from 1.
+    Values are multiplied by `factor`; the x axis is the optimizer step, or the epoch counted from 1.
     """
 
     title: str
@@ -45,21 +45,21 @@ METRIC_CHARTS = (
     MetricChart("GeM exponent p", r"(?:.+/)?(?P<label>p)", "p"),
     MetricChart("Throughput", r"(?:.+/)?(?P<label>images_per_second)(?:_step)?", "images/s"),
 )
-# What runs are compared by.
+# Charts that compare runs.
 COMPARED = ("Loss by epoch", "Loss by step", "Validation mAP by epoch", "Learning rate by step")
 
 
 def training_charts(run: Path) -> list[Chart]:
-    """Charts of a run's metrics.csv; none where the run has none, or no data for any.
+    """Charts of a run's metrics.csv; empty if it does not exist, or has no data for any.
 
-    Validation mAP and accuracy are read as fractions and drawn in percent, difficulties from easy to hard. The same
-    file always gives the same charts. Raises UserError when it is not a metrics file.
+    Validation mAP and accuracy are fractions drawn in percent, difficulties from easy to hard. The same file always
+    gives the same charts. Raises UserError if it is not a metrics file.
     """
     return [_chart(title, chart, lines) for (title, chart), lines in _lines_of(run).items()]
 
 
 def compared_curves(runs: Mapping[str, Path]) -> list[Chart]:
-    """Charts with a line a run, by its name: the first of each metric's lines, of mAP the Medium one."""
+    """Charts with a line for each named run: the first line of each metric, or Medium mAP."""
     charts: dict[tuple[str, MetricChart], dict[str, Series]] = {}
     for name, folder in runs.items():
         for key, lines in _lines_of(folder).items():
@@ -69,7 +69,7 @@ def compared_curves(runs: Mapping[str, Path]) -> list[Chart]:
 
 
 def _lines_of(run: Path) -> dict[tuple[str, MetricChart], dict[str, Series]]:
-    """By the title of each chart that a run has, and what it is drawn by, its lines."""
+    """The lines of each chart of a run, by the chart's title and definition."""
     path = run / METRICS
     order = {difficulty: position for position, difficulty in enumerate(DIFFICULTIES)}
     charts: dict[tuple[str, MetricChart], dict[str, Series]] = {}
@@ -81,12 +81,12 @@ def _lines_of(run: Path) -> dict[tuple[str, MetricChart], dict[str, Series]]:
             dataset = (match.groupdict().get("set") or "").replace("_", " ")
             title = f"{chart.title}, {dataset}" if dataset else chart.title
             charts.setdefault((title, chart), {})[match["label"].replace("_", " ")] = by[chart.by][match.string]
-    # A benchmark with one difficulty has mAP alone; that the log calls it medium is nobody's concern.
+    # The mAP of a benchmark with one difficulty is logged as medium.
     return {key: {"mAP": lines["medium"]} if [*lines] == ["medium"] else lines for key, lines in charts.items()}
 
 
 def _chart(title: str, chart: MetricChart, lines: Mapping[str, Series]) -> Chart:
-    # An epoch's number in the log counts from 0.
+    # Epochs are logged from 0.
     first = 1 if chart.by == "epoch" else 0
     drawn = {
         name: Series([step + first for step in line.steps], [chart.factor * value for value in line.values])

@@ -1,4 +1,4 @@
-"""Whether the figures of a card follow from the rankings that its run kept beside it, or are those of another run."""
+"""Verify the figures of a card, from the stored rankings of its run or against another run."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from dolglab.errors import UserError
 from dolglab.results.card import read_card
 from dolglab.results.stored_rankings import rankings_file, read_rankings
 
-# Rounding of a mean over queries by another library.
+# Tolerance for the rounding of a mean over queries by another library.
 TOLERANCE = 1e-9
 Figures = Mapping[str, Any]
 
 
 def verify(path: Path, against: Sequence[Path] = ()) -> bool:
-    """Print for each figure of the card at `path` whether it is the same again, and return whether all are.
+    """Print for each figure of the card at `path` whether it is reproduced, and return whether all are.
 
     Figures are computed from the rankings beside the card or, with `against`, read from the cards of runs that
-    evaluated the same benchmarks again. A card or rankings that were edited are told too. Raises UserError for what is
-    no card, and where two of `against` are of one benchmark.
+    evaluated the same benchmarks again. Edited cards and rankings are reported. Raises UserError for an invalid card,
+    and if two of `against` are of the same benchmark.
     """
     same = True
     try:
@@ -48,7 +48,7 @@ def verify(path: Path, against: Sequence[Path] = ()) -> bool:
         for difficulty, figures in _figures_of(benchmark).items():
             other = found.get(difficulty)
             equal = other is not None and _same(figures, other)
-            text = "not there" if other is None else f"{_percent(other['map'])} again"
+            text = "missing" if other is None else f"{_percent(other['map'])} again"
             print(
                 f"{benchmark['name']} {difficulty}: {_percent(figures['map'])} in the card, {text}: "
                 f"{'same' if equal else 'NOT the same'}"
@@ -58,18 +58,18 @@ def verify(path: Path, against: Sequence[Path] = ()) -> bool:
 
 
 def _figures_again(cards: Sequence[Path]) -> dict[str, dict[str, Figures]]:
-    """By the digest of each benchmark the figures of the card that has it."""
+    """The figures of cards by their benchmarks' digests."""
     again: dict[str, dict[str, Figures]] = {}
     for card in cards:
         for benchmark in read_card(card)["benchmarks"]:
             if benchmark["digest"] in again:
-                raise UserError(f"several of these cards are of {benchmark['name']}: give only that of the same model")
+                raise UserError(f"several cards are of {benchmark['name']}: set only the card of the same model")
             again[benchmark["digest"]] = _figures_of(benchmark)
     return again
 
 
 def _figures_of(benchmark: Mapping[str, Any]) -> dict[str, Figures]:
-    """By difficulty the figures of a card's benchmark."""
+    """The figures of a card's benchmark by difficulty."""
     return {
         difficulty: {
             "map": value,
@@ -81,7 +81,7 @@ def _figures_of(benchmark: Mapping[str, Any]) -> dict[str, Figures]:
 
 
 def _same(figures: Figures, other: Figures) -> bool:
-    """Whether all numbers are the same; null, for not finite, is equal to NaN."""
+    """Whether all numbers are the same; null (not finite) equals NaN."""
     for name, value in figures.items():
         own, again = np.asarray(value, np.float64), np.asarray(other[name], np.float64)
         if own.shape != again.shape or not np.allclose(own, again, 0, TOLERANCE, equal_nan=True):

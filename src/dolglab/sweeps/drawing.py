@@ -1,4 +1,4 @@
-"""Figures of a sweep by matplotlib, as SVG files: dark on white, for no page gives them colours or words."""
+"""Charts of a sweep by matplotlib, as SVG files, dark on white."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INK, BLUE = "#1f1e1b", "#3b7dd8"
 
 
 def frames(xlabels: Sequence[str], ylabel: str, size: tuple[float, float] | None = None) -> tuple[Figure, list[Axes]]:
-    """Empty charts beside one another, on one scale of values; `size` in inches, 2.6 x 2.4 a chart unless given."""
+    """Empty charts side by side with a common y axis; `size` in inches, by default 2.6 x 2.4 per chart."""
     figure = Figure(figsize=size or (2.6 * len(xlabels), 2.4), layout="constrained")
     row: list[Axes] = list(figure.subplots(1, len(xlabels), sharey=True, squeeze=False)[0])
     row[0].set_ylabel(ylabel, color=INK)
@@ -31,7 +31,7 @@ def frames(xlabels: Sequence[str], ylabel: str, size: tuple[float, float] | None
 
 
 def svg_file(figure: Figure, title: str, note: str = "") -> str:
-    """The figure as the text of an SVG file, under `title` and `note`."""
+    """The figure as the text of an SVG file, with `title` and `note` above it."""
     text = io.StringIO()
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(text, format="svg", transparent=True, metadata=no_metadata)

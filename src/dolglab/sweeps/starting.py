@@ -1,4 +1,4 @@
-"""How a sweep's jobs are started: each a process of its own, new or forked from one that has imported what it needs."""
+"""Start the jobs of a sweep: each has its own process, new or forked from one with the needed imports."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import IO, Protocol
 
-# What an evaluation imports from the first line on: on a shared core 5 s, more than a small benchmark takes.
+# Imports of an evaluation: 5 s on a shared core, longer than a small benchmark.
 IMPORTED = ("dolglab.commands.build_evaluation", "dolglab.evaluation.evaluator", "dolglab.results.report", "timm")
 
 
 class Running(Protocol):
-    """A process that was started, whose stderr is read; what `subprocess.Popen` has of it."""
+    """A started process whose stderr is read; the part of `subprocess.Popen` that is used."""
 
     stderr: IO[str] | None
 
     @property
     def returncode(self) -> int | None:
-        """What it ended with, negative for a signal; None while it runs."""
+        """The exit code, negative for a signal; None while it runs."""
         ...
 
     def wait(self, timeout: float | None = None) -> object:
-        """Until it has ended. Raises subprocess.TimeoutExpired."""
+        """Wait until it has ended. Raises subprocess.TimeoutExpired."""
         ...
 
     def terminate(self) -> None:
-        """Tell it to stop."""
+        """Ask it to stop (SIGTERM)."""
         ...
 
     def __enter__(self) -> Running: ...
@@ -51,9 +51,9 @@ Start = Callable[[Sequence[str], Mapping[str, str]], Running]
 
 
 class WarmJob:
-    """`python -m MODULE ARGUMENTS...`, forked from a process that has imported `IMPORTED`: a `Running`.
+    """`python -m MODULE ARGUMENTS...`, forked from a server process that has imported `IMPORTED`: a `Running`.
 
-    The first job of this process starts that one, which ends with this process, and is the parent of the jobs.
+    The first job starts the server, which is the parent of all jobs and ends with this process.
     """
 
     def __init__(self, module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -64,12 +64,14 @@ class WarmJob:
         self._process = context.Process(target=_run_module, args=job)
         with _ignoring_interrupts():
             forkserver.ensure_running()
-        # In a worker of joblib's the method is joblib's own, which the new process would look for.
+        # In a worker of joblib, the start method is joblib's own, which the new process would look for.
         usual = multiprocessing.get_start_method(allow_none=True)
         multiprocessing.set_start_method("forkserver", force=True)
-        self._process.start()
-        multiprocessing.set_start_method(usual, force=True)
-        # It ends with the last process that writes to it.
+        try:
+            self._process.start()
+        finally:
+            multiprocessing.set_start_method(usual, force=True)
+        # The pipe ends when the last process that writes to it has ended.
         writer.close()
         self.stderr: IO[str] | None = os.fdopen(os.dup(reader.fileno()), errors="replace")
         reader.close()
@@ -102,7 +104,7 @@ class WarmJob:
 
 @contextmanager
 def _ignoring_interrupts() -> Iterator[None]:
-    """What is started meanwhile ignores Ctrl-C; in a launcher's thread nothing can be done about it."""
+    """Processes started in this context ignore Ctrl-C; in a launcher's thread it has no effect."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -114,8 +116,8 @@ def _ignoring_interrupts() -> Iterator[None]:
 
 
 def _run_module(module: str, arguments: Sequence[str], environment: Mapping[str, str], errors: Connection) -> None:
-    """In the new process: what `python -m` does."""
-    # As in a process that was not forked: what a job starts itself is started as on this system it is.
+    """Run a module like `python -m`, in the new process."""
+    # As in a process that was not forked: the job's own processes use the system's start method.
     multiprocessing.set_start_method(None, force=True)
     os.dup2(errors.fileno(), sys.stderr.fileno())
     errors.close()
@@ -128,7 +130,7 @@ def _run_module(module: str, arguments: Sequence[str], environment: Mapping[str,
 
 
 def fresh(command: Sequence[str]) -> Start:
-    """Starts `command` in a process that has imported nothing yet."""
+    """Starts `command` in a new process."""
 
     def start(arguments: Sequence[str], environment: Mapping[str, str]) -> Running:
         return subprocess.Popen([*command, *arguments], env=dict(environment), stderr=subprocess.PIPE, text=True)
@@ -137,11 +139,11 @@ def fresh(command: Sequence[str]) -> Start:
 
 
 def module(name: str) -> Start:
-    """Starts `python -m NAME` anew."""
+    """Starts `python -m NAME` in a new process."""
     return fresh((sys.executable, "-m", name))
 
 
-# A training takes long enough; a suite has many short evaluations. macOS's own libraries do not bear to be forked.
+# Only evaluations are forked: a suite has many short ones. Forking is not safe with the system libraries of macOS.
 TRAIN = module("dolglab.commands.train")
 _EVALUATE = "dolglab.commands.evaluate"
 EVALUATE: Start = partial(WarmJob, _EVALUATE) if sys.platform == "linux" else module(_EVALUATE)
