@@ -47,8 +47,8 @@ search: $(READY) ## search the demo world's photos, a first answer without train
 demo: $(READY) ## make the demo world, train GeM and DOLG on it, compare them with untrained GeM
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash experiments/demo/run.sh
 
-check: lint types ## lint, types, and the tests that start no processes
-	$(PYTEST) -m "not process" $(ARGS)
+check: lint types ## lint, types, and the quick tests that start no processes
+	$(PYTEST) -m "not process and not slow" $(ARGS)
 
 test: lint types ## lint, types and all tests, two at a time
 	$(PYTEST) $(ARGS)

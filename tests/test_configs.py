@@ -272,6 +272,7 @@ def build_training_parts(parts: Parts, cfg: DictConfig) -> None:
     inspect.signature(get_method(data.pop("_target_"))).bind(**data, augmentation=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["", *RECIPES])
 def test_every_recipe_goes_with_every_choice(recipe: str, parts: Parts, checkpoint: Path) -> None:
     """A choice that breaks is one that a recipe gives an option that only another choice takes."""
@@ -291,6 +292,7 @@ def test_every_recipe_goes_with_every_choice(recipe: str, parts: Parts, checkpoi
 TIMM = [name for name in names_of("backbone") if load_plain(f"backbone/{name}")["_target_"].endswith(".Backbone")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", TIMM)
 def test_every_backbone_goes_with_every_recipe(backbone: str, parts: Parts) -> None:
     """Built without memory or weights, in as few builds as have every value that recipes give to backbones."""

@@ -20,6 +20,8 @@ from dolglab.extraction.extractor import Extractor
 from dolglab.models.released import load_released, read_released
 from models.released_weights import state_dict
 
+pytestmark = pytest.mark.slow
+
 KINDS = ["r50_aspp", "r50_noaspp", "r101_aspp", "r101_noaspp"]
 SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
 

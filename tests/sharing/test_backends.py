@@ -21,6 +21,8 @@ from dolglab.sharing.graph_cache import KeptGraph
 from dolglab.sharing.loading import LoadedExtractor, kept_graph, load_extractor, size_of
 from training.test_checkpoints import DATA
 
+pytestmark = pytest.mark.slow
+
 SIZE = size_of(1024, [1.0])
 IMAGE = np.random.default_rng(0).integers(0, 256, (70, 91, 3), np.uint8)
 

@@ -20,6 +20,8 @@ from dolglab.sharing.export import export
 from dolglab.sharing.loading import load_extractor
 from photo_library.made import unit
 
+pytestmark = pytest.mark.slow
+
 
 def adapted_library(source: str, out: Path, scales: tuple[float, ...] = (1.0,)) -> str:
     """A library of that network without photos, adapted to six values."""

@@ -28,6 +28,8 @@ from dolglab.sharing import onnx_export
 from dolglab.sharing.loading import load_extractor
 from dolglab.sharing.onnx_export import check_exportable, write_onnx
 
+pytestmark = pytest.mark.slow
+
 SHAPES = [(1, 3, 33, 64), (3, 3, 97, 131), (1, 3, 160, 160), (2, 3, 201, 75)]
 
 
