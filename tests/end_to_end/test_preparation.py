@@ -85,7 +85,7 @@ def test_from_the_server_to_both_figures(server: Server, world: Path, tmp_path: 
     for split in SPLITS:
         done = prepare(*where, f"split={split}")
         assert done.returncode == 0, done.stderr
-        assert "are indexed" in done.stdout
+        assert "24 images in 2 archives" in done.stdout
     assert prepare(*where, "mode=verify").returncode == 0
     assert not list(root.rglob("*.jpg"))
 

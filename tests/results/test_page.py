@@ -104,10 +104,11 @@ def test_what_an_answer_is_can_be_read_without_colour(html):
 def test_charts_are_described_and_have_their_values_in_a_table(html):
     elements = Elements(html)
     # One for a wide screen and one for a narrow one.
-    assert len(elements.all("svg")) == 6
+    assert len(elements.all("svg")) == 8
     charts = [a["aria-label"].partition(". ")[0] for a in elements.all("div") if a.get("role") == "img"]
     assert charts == [
         "Toys & games, chart: <toy>",
+        "Training, chart: Loss by epoch",
         "Training, chart: Loss by step",
         "Training, chart: Validation mAP by epoch",
     ]
