@@ -20,7 +20,7 @@ COMMANDS = {
     "search": "search a library by photo",
     "serve": "serve a library in the browser and over HTTP",
     "export": "write a model as a folder to share, also as ONNX or to the Hugging Face hub",
-    "library": "look after a library: info, remove, duplicates, label, adapt, merge",
+    "library": "look after a library: info, remove, duplicates, label, map, adapt, merge, exif",
 }
 EXAMPLES = (
     "dolglab embed /path/to/photos --library library    describe your photos, which takes no training",

@@ -131,7 +131,7 @@ class Library:
         """Raise UserError unless this is the model that made the library."""
         if key := self.differs_in(identity):
             if key == "adapter":
-                raise UserError(f"{self.folder} was adapted by another process: open it again")
+                raise UserError(f"{self.folder} was adapted meanwhile: restart this program, such as dolglab serve")
             mine, theirs = self.identity[key], identity[key]
             made = f"{key} {mine}, not {theirs}" if key != "model" else f"{self.identity['title']} ({mine})"
             option = f"--{key.replace('_', '-')}" if key in CHANGEABLE else "--model"
@@ -204,7 +204,7 @@ class Library:
         known, version = self._known, self.catalogue.version()
         if known is None or known[0] != version:
             if self.catalogue.identity().get("adapter") != self.identity.get("adapter"):
-                raise UserError(f"{self.folder} was adapted by another process: open it again")
+                raise UserError(f"{self.folder} was adapted meanwhile: restart this program, such as dolglab serve")
             known = self._known = version, self.catalogue.contents()
         return known[1]
 

@@ -240,15 +240,20 @@ class EpochLine(Callback):
         """Start the epoch's clock, and its list of losses."""
         self.start = time.perf_counter()
         self.losses: list[Tensor] = []
+        self.validated = False
 
     # Also for an epoch that a resumed run continues.
     on_train_start = on_train_epoch_start
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: object, batch_idx: int
     ) -> None:
         """Keep the loss on its device: reading it now would stall the device."""
         self.losses.append(outputs["loss"].detach())
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that this epoch has figures of its own: Lightning keeps those of earlier epochs."""
+        self.validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print epoch, mean loss, speed, and any validation figures."""
@@ -260,7 +265,7 @@ class EpochLine(Callback):
         parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
         parts += [] if loss is None else [f"loss {float(loss):.3f}"]
         parts += [] if speed is None else [f"{float(speed):.1f} images/s"]
-        shown = {key: 100 * float(values[key]) for key in VALIDATION_MAPS if key in values}
+        shown = {key: 100 * float(values[key]) for key in VALIDATION_MAPS if self.validated and key in values}
         # Of a folder, and of other sets without degrees of difficulty, there is one figure, which needs no name.
         named = {key: key.split("/")[-1] + " " if len(shown) > 1 else "" for key in shown}
         parts += [f"validation mAP {', '.join(f'{named[key]}{shown[key]:.2f}' for key in shown)} %"] if shown else []
