@@ -114,6 +114,17 @@ def watch_starter() -> None:
         _watch(lambda: not starter_is_gone(), lambda: os._exit(1))
 
 
+def outlast_stop(worker: int) -> None:
+    """Let a loader worker, by its `worker_init_fn`, finish its batch if the whole process group is asked to stop.
+
+    Schedulers and `timeout` signal every process of a run; without its workers it could not reach a checkpoint. A
+    second SIGTERM ends the worker: the main process sends it to those that do not end by themselves.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _parent_is_there() -> Callable[[], bool]:
     """Returns a function that tells whether the current parent is still this process's parent."""
     parent = os.getppid()

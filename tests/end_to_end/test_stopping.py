@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -61,18 +62,32 @@ def test_killed_twice_it_trains_as_if_nothing_had_happened(world: Path, tmp_path
 TWO = ["strategy=ddp_gloo", "trainer.devices=2", "data.batch_size=4"]
 
 
+# As a scheduler does that signals each process of a run.
+ALL = ["data.workers=2"]
+
+
 @pytest.mark.parametrize(
-    ("number", "code", "processes"),
-    [(signal.SIGINT, 130, []), (signal.SIGTERM, 143, []), (signal.SIGUSR1, 143, []), (signal.SIGTERM, 143, TWO)],
+    ("number", "code", "options"),
+    [
+        (signal.SIGINT, 130, []),
+        (signal.SIGTERM, 143, []),
+        (signal.SIGUSR1, 143, []),
+        (signal.SIGTERM, 143, TWO),
+        (signal.SIGTERM, 143, ALL),
+        (signal.SIGUSR1, 143, ALL),
+    ],
 )
 def test_a_run_that_is_told_to_stop_keeps_its_steps_and_says_how_it_goes_on(
-    world: Path, tmp_path: Path, number: signal.Signals, code: int, processes: list[str]
+    world: Path, tmp_path: Path, number: signal.Signals, code: int, options: list[str]
 ) -> None:
     last = tmp_path / "checkpoints" / "last.ckpt"
-    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "trainer.max_epochs=200", "data.batch_size=2"]
-    with started(command(*options, *processes, f"hydra.run.dir={tmp_path}")) as process:
+    asked = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "trainer.max_epochs=200", "data.batch_size=2"]
+    with started(command(*asked, *options, f"hydra.run.dir={tmp_path}")) as process:
         wait_until(last.exists, process)
-        process.send_signal(number)
+        if options == ALL:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
         _, said = process.communicate(timeout=120)
     assert process.returncode == code
     assert "resume=true name=" in said.strip().splitlines()[-1]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import io
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,11 @@ from PIL import Image
 
 from dolglab.data.image_reading import Reading
 from dolglab.data.photos import query_pixels
+from dolglab.library.library import Library
 from dolglab.library.search_engine import SearchEngine
+from dolglab.retrieval.adapter import Adapter
+from photo_library.made import unit
+from server.conftest import Start
 
 
 def ask(client: TestClient, photo: bytes, name: str = "query.jpg", **fields: object):
@@ -36,6 +42,19 @@ def test_answers_are_those_of_the_library(client: TestClient, finder: SearchEngi
     assert best["inliers"] is None
     assert best["metadata"] == expected[0].photo.metadata
     assert np.linalg.norm(descriptor_of(found)) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_library_that_is_adapted_meanwhile_is_opened_again(start: Start, own: Path, query: bytes) -> None:
+    client = start()
+    before = descriptor_of(ask(client, query).json())
+    with closing(Library(own)) as library, library.writing():
+        library.adapt(Adapter(unit(6, len(before)), unit(1, 6)[0] / 10, library.identity["model"], {"kind": "made up"}))
+    found = ask(client, query, top=5).json()
+    assert descriptor_of(found).shape == (6,)
+    (expected,) = SearchEngine(own).search([query_pixels(query, "query", 128)], 5)
+    assert [answer["id"] for answer in found["answers"]] == [answer.photo.id for answer in expected]
+    assert client.get("/api/library").json()["photos"] == 12
+    assert "dolg_library_photos 12" in client.get("/api/metrics").text
 
 
 def test_a_large_photo_is_decoded_as_those_of_the_library(client: TestClient, finder: SearchEngine) -> None:

@@ -30,6 +30,7 @@ from dolglab.data.image_reading import checked_reading
 from dolglab.data.landmark_batches import LandmarkSampler, check_landmarks, count_batches
 from dolglab.data.sources import checked_seed
 from dolglab.errors import UserError, pluralize, truncate_list
+from dolglab.processes import outlast_stop
 
 Benchmarks = Mapping[str, Callable[[], Benchmark] | None]
 
@@ -297,6 +298,8 @@ class LandmarkDataModule(L.LightningDataModule):
             "persistent_workers": persistent and self.workers > 0,
             "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             "collate_fn": _keep_batch,
+            # Samples are pure functions of seed, epoch and position, so workers need no seeds.
+            "worker_init_fn": outlast_stop,
         }
 
     def _epoch(self) -> int:

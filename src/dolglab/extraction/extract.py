@@ -17,7 +17,7 @@ from dolglab.data.image_reading import READ_ALL, Reading
 from dolglab.errors import pluralize
 from dolglab.extraction.descriptor_store import FeatureTarget
 from dolglab.extraction.shared_images import adopt_shared
-from dolglab.processes import gather_all
+from dolglab.processes import gather_all, outlast_stop
 from dolglab.progress import progress
 
 
@@ -81,6 +81,7 @@ class Extraction(L.LightningModule):
             sampler=range(self.trainer.global_rank, len(images), self.trainer.world_size),
             num_workers=self.images.workers if len(images) > self.images.batch else 0,
             collate_fn=default_convert,
+            worker_init_fn=outlast_stop,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )
 

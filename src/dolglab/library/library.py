@@ -127,11 +127,15 @@ class Library:
         self.store.close()
         self.catalogue.close()
 
+    def is_outdated(self) -> bool:
+        """Whether another process has adapted the library since it was opened, so that it must be opened again."""
+        return self.catalogue.identity().get("adapter") != self.identity.get("adapter")
+
     def check(self, identity: Mapping[str, Any]) -> None:
         """Raise UserError unless this is the model that made the library."""
         if key := self.differs_in(identity):
             if key == "adapter":
-                raise UserError(f"{self.folder} was adapted meanwhile: restart this program, such as dolglab serve")
+                raise UserError(f"{self.folder} was adapted by another process: run the same command again")
             mine, theirs = self.identity[key], identity[key]
             made = f"{key} {mine}, not {theirs}" if key != "model" else f"{self.identity['title']} ({mine})"
             option = f"--{key.replace('_', '-')}" if key in CHANGEABLE else "--model"
@@ -203,8 +207,8 @@ class Library:
         # Assigned together, for threads that search at the same time.
         known, version = self._known, self.catalogue.version()
         if known is None or known[0] != version:
-            if self.catalogue.identity().get("adapter") != self.identity.get("adapter"):
-                raise UserError(f"{self.folder} was adapted meanwhile: restart this program, such as dolglab serve")
+            if self.is_outdated():
+                raise UserError(f"{self.folder} was adapted by another process: run the same command again")
             known = self._known = version, self.catalogue.contents()
         return known[1]
 

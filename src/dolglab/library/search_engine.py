@@ -27,7 +27,7 @@ class SearchEngine:
     """
 
     def __init__(self, folder: str | Path, backend: str = "auto") -> None:
-        self.library = Library(folder)
+        self.library, self.backend = Library(folder), backend
         identity = self.library.identity
         self.max_side: int = identity["max_side"]
         self.loaded = load_extractor(
@@ -42,6 +42,10 @@ class SearchEngine:
         )
         self.reading = self.loaded.reading
         self.library.check(self.loaded.identity)
+
+    def reopened(self) -> SearchEngine:
+        """An engine of the library as it is now."""
+        return SearchEngine(self.library.folder, self.backend)
 
     @cached_property
     def verifier(self) -> SpatialVerifier:

@@ -60,9 +60,8 @@ def build_app(finder: SearchEngine, settings: Settings, decoder: IsolatedExecuto
         docs_url=None,
         redoc_url=None,
     )
-    metrics = Metrics(finder.library.__len__)
     app.state.service = SearchService(finder, settings, decoder or build_decoder(settings))
-    app.state.metrics = metrics
+    app.state.metrics = metrics = Metrics(lambda: len(app.state.service.current().finder.library))
     for router in (*ROUTERS, overviews.router):
         app.include_router(router)
     _add_error_handlers(app, finder.library.folder)

@@ -53,7 +53,9 @@ def attachment(file: str) -> dict[str, str]:
 
 
 def _service(request: Request) -> SearchService:
-    return request.app.state.service
+    state = request.app.state
+    state.service = state.service.current()
+    return state.service
 
 
 def _parse_box(text: str) -> Box | None:
@@ -312,7 +314,7 @@ def library(service: Service) -> schemas.About:
     values = {name: searched.catalogue.values(name, MAX_VALUES + 1) for name in searched.catalogue.columns()}
     return schemas.About(
         photos=len(searched),
-        model=searched.identity["title"],
+        model=searched.identity["title"] + (", adapted" if searched.identity.get("adapter") else ""),
         columns=[
             schemas.Column(name=name, values=some if len(some) <= MAX_VALUES else None) for name, some in values.items()
         ],

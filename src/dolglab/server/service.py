@@ -123,12 +123,23 @@ class SearchService:
         # Cached for one version of the library.
         self._places = lru_cache(1)(lambda version: finder.library.catalogue.places())
         self._write_lock = threading.Lock()
+        self._reopening = threading.Lock()
+        self._successor: SearchService | None = None
         # Size and modification time are part of the key: a changed file gets a new thumbnail.
         self._thumbnail = lru_cache(CACHED_THUMBNAILS)(
             lambda *photo: photo_files.photo_jpeg(Photo(*photo), THUMBNAIL_SIDE)
         )
         # `state` only serves as the key, see `map_state`.
         self._map = lru_cache(CACHED_MAPS)(lambda state, column: encode_map(finder.library, column))
+
+    def current(self) -> SearchService:
+        """This service or, once another process has adapted the library, a new one of the adapted library."""
+        if not self.finder.library.is_outdated():
+            return self
+        with self._reopening:
+            if self._successor is None:
+                self._successor = SearchService(self.finder.reopened(), self.settings, self._decoder)
+            return self._successor
 
     def query(self, data: bytes | None, number: int | None, box: Box | None) -> SearchQuery:
         """A query: `data`, or the id of a photo of the library. Raises HTTPException 422 for both or neither."""
