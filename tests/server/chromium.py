@@ -33,7 +33,7 @@ NEEDS_CHROMIUM = [
 # Timeout of one expectation in milliseconds; a shared machine may be slow.
 PATIENCE = 60_000
 
-OpenLibrary = Callable[..., Page]
+OpenLibrary = Visit = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,32 @@ def watch(page: Page, faults: list[str], address: str) -> None:
     page.on("request", lambda asked: asked.url.startswith((address, "blob:", "data:")) or faults.append(asked.url))
 
 
+@contextmanager
+def visits(browser: Browser) -> Iterator[Visit]:
+    """Opens pages of a server's address in contexts of their own; fails on faults of any of them, see `watch`.
+
+    Further arguments are a script to run first, and options of the context.
+    """
+    faults: list[str] = []
+    contexts = []
+    expect.set_options(timeout=PATIENCE)
+
+    def visited(address: str, path: str = "", script: str = "", **options: object) -> Page:
+        context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
+        context.set_default_timeout(PATIENCE)
+        context.add_init_script(script)
+        contexts.append(context)
+        page = context.new_page()
+        watch(page, faults, address)
+        page.goto(f"{address}{path}")
+        return page
+
+    yield visited
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
 @pytest.fixture
 def visit_library(
     own: Path, finder: SearchEngine, decoder: IsolatedExecutor, browser: Browser
@@ -79,9 +105,6 @@ def visit_library(
     finder = copy.copy(finder)
     finder.library = Library(own)
     servers: list[tuple[uvicorn.Server, threading.Thread]] = []
-    faults: list[str] = []
-    contexts = []
-    expect.set_options(timeout=PATIENCE)
 
     def opened(path: str = "", settings: Settings | None = None, **options: object) -> Page:
         listener = socket.create_server(("127.0.0.1", 0))
@@ -90,20 +113,11 @@ def visit_library(
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         servers.append((server, thread))
-        context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
-        context.set_default_timeout(PATIENCE)
-        contexts.append(context)
-        page = context.new_page()
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        watch(page, faults, address)
-        page.goto(f"{address}{path}")
-        return page
+        return visited(f"http://127.0.0.1:{listener.getsockname()[1]}/", path, **options)
 
-    yield opened
-    for context in contexts:
-        context.close()
+    with visits(browser) as visited:
+        yield opened
     for server, thread in servers:
         server.should_exit = True
         thread.join()
     finder.library.close()
-    assert faults == []

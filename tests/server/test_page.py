@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from server.chromium import NEEDS_CHROMIUM, PATIENCE, served, watch
+from server.chromium import NEEDS_CHROMIUM, Visit, served, visits
 from server.chromium import browser as browser
 
 TOKEN = "open sesame"
 pytestmark = NEEDS_CHROMIUM
-
-Open = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
@@ -29,27 +27,16 @@ def address(embedded: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def visit(browser: Browser, address: str) -> Iterator[Open]:
+def visit(browser: Browser, address: str) -> Iterator[Visit]:
     """Opens the page; fails on faults, see `watch`."""
-    faults: list[str] = []
-    contexts = []
 
     def visited(**options: object) -> Page:
-        context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
-        context.set_default_timeout(PATIENCE)
-        context.add_init_script(f"sessionStorage.setItem('token', '{TOKEN}')")
-        contexts.append(context)
-        page = context.new_page()
-        watch(page, faults, address)
-        page.goto(address)
+        page = opened(address, script=f"sessionStorage.setItem('token', '{TOKEN}')", **options)
         ready(page)
         return page
 
-    expect.set_options(timeout=PATIENCE)
-    yield visited
-    for context in contexts:
-        context.close()
-    assert faults == []
+    with visits(browser) as opened:
+        yield visited
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +58,7 @@ def searched(page: Page, words: str) -> None:
     expect(page.locator("#status")).to_contain_text(words)
 
 
-def test_a_photo_a_box_marks_and_an_export(visit: Open, photo: Path, tmp_path: Path) -> None:
+def test_a_photo_a_box_marks_and_an_export(visit: Visit, photo: Path, tmp_path: Path) -> None:
     page = visit()
     expect(page.get_by_role("button", name="Search", exact=True)).to_be_hidden()
     page.get_by_label("Choose a photo").set_input_files(photo)
@@ -123,7 +110,7 @@ def test_a_photo_a_box_marks_and_an_export(visit: Open, photo: Path, tmp_path: P
     assert names(page) == before
 
 
-def test_an_answer_is_opened(visit: Open, photo: Path) -> None:
+def test_an_answer_is_opened(visit: Visit, photo: Path) -> None:
     page = visit()
     page.locator("#file").set_input_files(photo)
     searched(page, "12 answers")
@@ -146,7 +133,7 @@ def test_an_answer_is_opened(visit: Open, photo: Path) -> None:
     assert second not in names(page)
 
 
-def test_filters_and_details(visit: Open, photo: Path) -> None:
+def test_filters_and_details(visit: Visit, photo: Path) -> None:
     page = visit()
     page.locator("#file").set_input_files(photo)
     searched(page, "12 answers")
@@ -163,7 +150,7 @@ def test_filters_and_details(visit: Open, photo: Path) -> None:
     assert page.locator("#results .rank").all_inner_texts() == ["1", "2", "3", "4", "5", "6"]
 
 
-def test_a_tall_photo_is_seen_whole_and_can_be_searched_for(visit: Open, photo: Path, tmp_path: Path) -> None:
+def test_a_tall_photo_is_seen_whole_and_can_be_searched_for(visit: Visit, photo: Path, tmp_path: Path) -> None:
     tall = tmp_path / "tall.png"
     Image.open(photo).resize((300, 900)).save(tall)
     page = visit(viewport={"width": 1280, "height": 720})
@@ -173,7 +160,7 @@ def test_a_tall_photo_is_seen_whole_and_can_be_searched_for(visit: Open, photo: 
     expect(page.locator("#photo")).to_be_in_viewport(ratio=1)
 
 
-def test_what_is_no_photo_is_said(visit: Open, photo: Path, tmp_path: Path) -> None:
+def test_what_is_no_photo_is_said(visit: Visit, photo: Path, tmp_path: Path) -> None:
     page = visit()
     text = tmp_path / "<b>text 'é🙂=.jpg"
     text.write_text("just text")
@@ -194,7 +181,7 @@ def test_what_is_no_photo_is_said(visit: Open, photo: Path, tmp_path: Path) -> N
     expect(page.get_by_role("button", name="Search", exact=True)).to_be_enabled()
 
 
-def test_the_keyboard_alone(visit: Open, photo: Path) -> None:
+def test_the_keyboard_alone(visit: Visit, photo: Path) -> None:
     page = visit()
     # Intercept file choosers before any key is pressed: Playwright enables this asynchronously.
     page.on("filechooser", lambda chooser: None)
@@ -238,7 +225,7 @@ def test_the_keyboard_alone(visit: Open, photo: Path) -> None:
     expect(page.get_by_role("button", name=f"1: {third}")).to_be_focused()
 
 
-def test_dropped_and_pasted_photos(visit: Open, photo: Path) -> None:
+def test_dropped_and_pasted_photos(visit: Visit, photo: Path) -> None:
     page = visit()
     give = """([kind, bytes]) => {
         const data = new DataTransfer();
@@ -254,7 +241,7 @@ def test_dropped_and_pasted_photos(visit: Open, photo: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone(visit: Open, photo: Path, scheme: str) -> None:
+def test_a_phone(visit: Visit, photo: Path, scheme: str) -> None:
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "color_scheme": scheme}
     page = visit(**phone)
     page.locator("#file").set_input_files(photo)
@@ -288,7 +275,7 @@ def test_the_token_is_asked_for(browser: Browser, address: str, photo: Path) -> 
     page.close()
 
 
-def test_views_have_addresses(visit: Open) -> None:
+def test_views_have_addresses(visit: Visit) -> None:
     page = visit()
     current = page.locator("nav [aria-current=page]")
     expect(current).to_have_text("Photos")

@@ -21,7 +21,7 @@ from dolglab.library.search_engine import SearchEngine
 from dolglab.server.app import build_app
 from dolglab.server.isolation import IsolatedExecutor
 from dolglab.server.security import Settings
-from server.chromium import NEEDS_CHROMIUM, PATIENCE, watch
+from server.chromium import NEEDS_CHROMIUM, Visit, visits
 from server.chromium import browser as browser
 from server.conftest import OFTEN
 
@@ -82,7 +82,6 @@ MOVED = """async () => {
 }"""
 
 Serve = Callable[[Path], str]
-Visit = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
@@ -124,23 +123,8 @@ def address(serve: Serve, mapped: Path) -> str:
 @pytest.fixture
 def visit(browser: Browser, address: str) -> Iterator[Visit]:
     """Opens the map; fails on faults, see `watch`."""
-    faults: list[str] = []
-    contexts = []
-
-    def visited(where: str = address, **options: object) -> Page:
-        context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
-        context.set_default_timeout(PATIENCE)
-        contexts.append(context)
-        page = context.new_page()
-        watch(page, faults, where)
-        page.goto(f"{where}#map")
-        return page
-
-    expect.set_options(timeout=PATIENCE)
-    yield visited
-    for context in contexts:
-        context.close()
-    assert faults == []
+    with visits(browser) as visited:
+        yield lambda where=address, **options: visited(where, "#map", **options)
 
 
 def status(page: Page, words: str | re.Pattern[str]) -> None:

@@ -282,7 +282,6 @@ def test_methods_that_are_none_are_counted_as_one() -> None:
         (".", "top_p is 1.5, not 2.", "top_p is 1.5, not 2."),
         ("/srv/lib", "/srv/lib/a.jpg is no photo", "a.jpg is no photo"),
         ("/srv/lib", "/srv/lib: no photos; /srv/library is another", "the library: no photos; /srv/library is another"),
-        ("/srv/lib", "no photo has a: the columns are b (--metadata)", "no photo has a: the columns are b"),
     ],
 )
 def test_a_message_does_not_say_where_the_library_lies(folder: str, message: str, expected: str) -> None:

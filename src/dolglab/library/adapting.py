@@ -123,8 +123,7 @@ def _by_column(library: Library, column: str) -> list[Labelled]:
         if (name := photo.metadata.get(column)) and score_column_of(column) not in photo.metadata
     ]
     if not found:
-        columns = ", ".join(map(printable, library.catalogue.columns())) or "none"
-        raise UserError(f"no photo has {column}: the columns are {columns} (dolglab embed --metadata joins a table)")
+        raise library.no_column(column)
     return found
 
 

@@ -95,7 +95,7 @@ SELECT north.photo, north.value, east.value FROM field AS north
 """
 
 
-class Described(NamedTuple):
+class DescribedPhotos(NamedTuple):
     """Photos with descriptors: `ids`, `changed` (see `Photo`) and `keys`, (n,) each, in ascending order of keys."""
 
     ids: NDArray[np.int64]
@@ -251,11 +251,11 @@ class Catalogue:
             yield page
             last = page[-1][0].id or 0
 
-    def described(self) -> Described:
+    def described(self) -> DescribedPhotos:
         """All photos that have descriptors."""
         query = "SELECT id, changed, key FROM photo WHERE key IS NOT NULL ORDER BY key"
         rows = np.fromiter(self._rows(to_described, query), np.dtype((np.int64, 3)))
-        return Described(*rows.T)
+        return DescribedPhotos(*rows.T)
 
     def names_of_described(self) -> Iterator[tuple[int, str]]:
         """Number and name of each photo that has a descriptor."""

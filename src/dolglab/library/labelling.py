@@ -139,10 +139,7 @@ class NamedPhotos:
         self.keys, self.names = table[named].T.copy()
         self.others = table[~named, 0]
         if not len(self.keys):
-            columns = ", ".join(library.catalogue.columns()) or "none"
-            raise UserError(
-                f"no photo has {column}: the columns are {columns} (dolglab embed --metadata joins a table)"
-            )
+            raise library.no_column(column)
 
     def answers(self) -> Iterator[tuple[Photo, str, float, Photo]]:
         """Each unnamed photo with its name by neighbours, and the cosine and photo of the nearest that has the name."""

@@ -19,6 +19,7 @@ from dolglab.library import stores
 from dolglab.library.catalogue import FILE, Catalogue
 from dolglab.library.change import Change
 from dolglab.library.contents import ROW_BITS, Answer, Columns, Contents, Descriptors, Keys, Photo
+from dolglab.library.naming import printable
 from dolglab.library.packing import unpack
 from dolglab.library.stores import LIMITS, SegmentLimits
 from dolglab.retrieval.adapter import Adapter, read_adapter, write_adapter
@@ -390,7 +391,12 @@ class Library:
         known = self.catalogue.columns()
         for column in filters:
             if column not in known:
-                raise UserError(f"no photo has {column}: the columns are {', '.join(known) or 'none'} (--metadata)")
+                raise self.no_column(column)
+
+    def no_column(self, column: str) -> UserError:
+        """The error for a column that no photo has."""
+        columns = ", ".join(map(printable, self.catalogue.columns())) or "none"
+        return UserError(f"no photo has {printable(column)}: the columns are {columns}")
 
     def _allowed(self, filters: Columns, folder: str) -> Keys:
         self.check_filters(filters)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from dolglab.errors import UserError
 from dolglab.io import write_bytes
-from dolglab.library.catalogue import Described
+from dolglab.library.catalogue import DescribedPhotos
 from dolglab.library.library import IDENTITY, Library
 
 FILE = "map.safetensors"
@@ -52,7 +52,7 @@ class PhotoMap:
     explained: tuple[float, ...]
     identity: Mapping[str, Any]
 
-    def shown(self, described: Described) -> NDArray[np.int64]:
+    def shown(self, described: DescribedPhotos) -> NDArray[np.int64]:
         """Rows of the photos that are still in the library and unchanged, (m,), ascending."""
         _, mine, theirs = np.intersect1d(self.ids, described.ids, assume_unique=True, return_indices=True)
         return mine[self.changed[mine] == described.changed[theirs]]

@@ -6,14 +6,14 @@ import base64
 import colorsys
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from dolglab.contracts import Benchmark, Difficulty, IntArray, LocalFeatures, Ranking
@@ -143,13 +143,17 @@ def shown_difficulty(ranking: Ranking) -> Difficulty:
 
 
 def shown_ap(ranking: Ranking) -> NDArray[np.float64]:
-    """Average precision of each query at the shown difficulty; NaN for queries that are left out.
+    """Average precision of each query at the shown difficulty, see `ap_at`."""
+    return ap_at({name: figures["ap"] for name, figures in ranking.evaluation.items()}, shown_difficulty(ranking))
+
+
+def ap_at(ap: Mapping[str, ArrayLike], difficulty: str) -> NDArray[np.float64]:
+    """Average precision of each query at a difficulty, (Q,); NaN for queries that are left out.
 
     A figure of all queries together, such as GAP, has none; then it is that of the first figure that has some.
     """
-    shown = (shown_difficulty(ranking), *ranking.evaluation)
-    values = [np.asarray(ranking.evaluation[difficulty]["ap"], np.float64) for difficulty in shown]
-    return next((ap for ap in values if np.isfinite(ap).any()), values[0])
+    values = [np.array(ap[name], np.float64) for name in (difficulty, *ap)]
+    return next((own for own in values if np.isfinite(own).any()), values[0])
 
 
 def chosen_queries(ap: NDArray[np.float64], count: int) -> list[int]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from dolglab.results.first_answers import SHOWN, WORST, Answer, QueryAnswers, read_answers
-from dolglab.results.pictures import chosen_queries, worst_queries
+from dolglab.results.pictures import ap_at, chosen_queries, worst_queries
 from dolglab.results.tables import Card, Column, ap_of, benchmark_of, main_columns, row_names, value_of
 
 # Largest number of methods side by side; the best are shown.
@@ -120,19 +119,13 @@ def run_sections(card: Card, folder: Path) -> tuple[list[QuerySection], list[Que
     hardest, others = [], []
     for column in main_columns([card]).values():
         kept = read_answers(folder, column.dataset[0])
-        ap = _shown_ap(benchmark_of(card, column.dataset), column)
+        ap = ap_at(benchmark_of(card, column.dataset)["ap"], column.difficulty)
         worst = worst_queries(ap, WORST)
         spread = [query for query in chosen_queries(ap, SHOWN) if query not in worst]
         for sections, queries in ((hardest, worst), (others, spread)):
             shown = tuple(_shown(kept[query], float(ap[query])) for query in queries if query in kept)
             sections += [QuerySection(column.group, "", shown)] if shown else []
     return hardest, others
-
-
-def _shown_ap(benchmark: Mapping[str, Any], column: Column) -> Float[np.ndarray, " queries"]:
-    """The AP of each query in the column or, if it has none (GAP), in the first difficulty that has some."""
-    values = [np.array(benchmark["ap"][d], np.float64) for d in (column.difficulty, *benchmark["ap"])]
-    return next((ap for ap in values if np.isfinite(ap).any()), values[0])
 
 
 def _shown(kept: QueryAnswers, ap: float) -> ShownQuery:

@@ -97,8 +97,7 @@ def hide_folder(message: str, folder: Path) -> str:
     for path in {str(folder.absolute()), str(folder.resolve())}:
         message = re.sub(rf"{re.escape(path)}/", "", message)
         message = re.sub(rf"{re.escape(path)}(?![\w.-])", "the library", message)
-    # Clients have no command line options.
-    return message.removesuffix(" (--metadata)")
+    return message
 
 
 def _add_error_handlers(app: FastAPI, folder: Path) -> None:
