@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import inspect
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -44,12 +46,13 @@ EXISTING_KEY = re.compile(r"An item is already at '([^']+)'")
 REFUSED_BY_SYSTEM = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR)
 
 
-def to_exit(error: Exception, config: str) -> SystemExit:
+def to_exit(error: Exception, config: str, cfg: DictConfig | None = None) -> SystemExit:
     """Print a user's mistake and return the exit; `config` is the command's configuration in `conf`, such as "train".
 
-    Raises `error` itself if it is no such mistake, or if tracebacks are wanted.
+    `cfg` is the composed configuration, if there is one. Raises `error` itself if it is no such mistake, or if
+    tracebacks are wanted.
     """
-    mistake = None if wants_tracebacks() else _mistake(error, config)
+    mistake = None if wants_tracebacks() else _mistake(error, config, cfg)
     if mistake is None:
         raise error
     print("error:", mistake, file=sys.stderr)
@@ -69,7 +72,7 @@ def compose_config(config: str, overrides: Sequence[str]) -> DictConfig:
         raise UserError(_composition_mistake(error, config, overrides)) from None
 
 
-def _mistake(error: Exception, config: str) -> Exception | None:
+def _mistake(error: Exception, config: str, cfg: DictConfig | None) -> Exception | None:
     """The mistake behind `error`: Hydra wraps what a constructor raised in an exception of its own."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, UserError):
@@ -78,6 +81,10 @@ def _mistake(error: Exception, config: str) -> Exception | None:
         return cause
     if isinstance(error, RuntimeError) and any(words in str(error) for words in GONE):
         return UserError(f"{PEER_GONE}: see its message above; resume=true resumes the run")
+    if cfg is not None and isinstance(error, InstantiationException | TypeError):
+        plain = OmegaConf.to_container(cfg, resolve=False)
+        if wrong := next(_texts_for_numbers(cast("dict[str, Any]", plain)), None):
+            return UserError(wrong)
     if isinstance(error, InstantiationException):
         key = re.search(r"full_key: (\S+)", str(error))
         return UserError(f"{key[1] if key else 'the configuration'}: {_one_line(error.__cause__ or error)}")
@@ -90,6 +97,27 @@ def _mistake(error: Exception, config: str) -> Exception | None:
     if isinstance(error, MissingConfigException | ConfigCompositionException):
         return UserError(_of_command_line(error, config))
     return UserError(_one_line(error)) if isinstance(error, OmegaConfBaseException | HydraException) else None
+
+
+def _texts_for_numbers(section: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """A message for each option below a section that is a text, but a number for the constructor that takes it."""
+    parameters = _parameters(section.get("_target_", ""))
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from _texts_for_numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, str) and "${" not in value and key in parameters:
+            kinds = set(re.findall(r"\w+", str(parameters[key].annotation)))
+            if kinds & {"int", "float"} and not kinds & {"str", "Literal"}:
+                yield f"{prefix}{key} must be a number, not {value}"
+
+
+def _parameters(target: str) -> dict[str, inspect.Parameter]:
+    """Parameters of a `_target_`, and of its class if it is a method of one; none if it has no signature."""
+    found: dict[str, inspect.Parameter] = {}
+    for name in (target.rpartition(".")[0], target):
+        with contextlib.suppress(Exception):
+            found |= inspect.signature(get_object(name)).parameters
+    return found
 
 
 def _one_line(error: BaseException) -> str:

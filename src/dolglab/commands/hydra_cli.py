@@ -72,7 +72,7 @@ def hydra_main(config: str) -> Callable[[Callable[[DictConfig], T]], Callable[..
                 drop_empty_run(given)
                 raise SystemExit(exit_code_of_stop(stop, given)) from None
             except Exception as error:
-                stop = to_exit(error, config)
+                stop = to_exit(error, config, given)
                 drop_empty_run(given)
                 raise stop from None
             finally:
