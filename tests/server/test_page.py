@@ -269,6 +269,7 @@ def test_the_token_is_asked_for(browser: Browser, address: str, photo: Path) -> 
         page.keyboard.press("Enter")
         if token == "wrong":
             expect(page.get_by_role("alert")).to_have_text("Wrong token.")
+    ready(page)
     expect(page.locator("#about")).to_contain_text("12 photos")
     page.locator("#file").set_input_files(photo)
     searched(page, "12 answers")
