@@ -180,6 +180,11 @@ def test_a_choice_is_known_by_its_value_and_by_a_part_of_its_name() -> None:
         (["src.evaluate", "checkpoint=gone.ckpt", "name=a/b"], 2, "gone.ckpt"),
         (["src.embed", "gone", "--library", "library"], 2, "gone"),
         (["src.export", "--checkpoint", "gone", "--out", "out"], 2, "gone"),
+        (["src.search", "--libary", "library"], 2, "--library"),
+        (["src.search", "photo.jpg"], 2, "--library"),
+        (["src.serve", "--library", "library", "--port", "many"], 2, "--port"),
+        (["src.library", "duplicate"], 2, "duplicates"),
+        (["src.library"], 0, "duplicates"),
         (["src.prepare"], 2, "demo_world"),
         (["src.tune", "--", "sed=1"], 2, "seed"),
     ],
@@ -189,6 +194,7 @@ def test_help_and_refusals_leave_no_folder(arguments: list[str], code: int, said
     done = run_python(["-m", *arguments], cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert said in done.stdout + done.stderr
+    assert done.stderr.count("\n") == bool(code)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def test_clusters_are_those_of_all_pairs(tmp_path: Path, capsys, blocks: BlockSi
     wanted = by_pairs(descriptors, 0.99)
     assert 5 < len(wanted) < 30
     assert {frozenset(cluster) for cluster in found.values()} == wanted
-    assert f"{len(rows)} in {len(wanted)} clusters" in capsys.readouterr().out
+    assert re.findall(r"\d+", capsys.readouterr().out)[:3] == ["90", str(len(wanted)), str(len(rows))]
     for row in rows:
         first, *_ = found[row["cluster"]]
         assert photos[first].shape == max(photos[other].shape or (0, 0) for other in found[row["cluster"]])

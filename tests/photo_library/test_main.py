@@ -70,7 +70,8 @@ def say(*arguments: str) -> str:
 def test_each_command_does_its_work(library: str, tmp_path: Path) -> None:
     out = str(tmp_path / "out.csv")
     assert "photos: 5" in say("info", "--library", library)
-    assert "5 in 2 clusters" in say("duplicates", "--library", library, "--out", out, "--least", "0.99")
+    found = say("duplicates", "--library", library, "--out", out, "--least", "0.99")
+    assert "2 clusters of near-duplicates with 5 photos" in found
     assert [row["photo"] for row in table(tmp_path / "out.csv")] == ["/0", "/1", "/4", "/2", "/3"]
     said = say("label", "--library", library, "--column", "place", "--neighbours", "1", "--out", out, "--write")
     assert "on 4 photos with a known name:\n  named by the other photos: 100.0 % correctly" in said

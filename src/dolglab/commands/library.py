@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
-from dolglab.commands.typer_cli import Allow, user_errors
+from dolglab.commands.typer_cli import Allow, run_app, user_errors
 
 NEAR = "Smallest cosine of near-duplicates; a good value depends on the model."
 REST = "Also write a text file with the paths of the photos that need not be kept, one per line."
@@ -22,7 +23,7 @@ GONE = "Remove photos whose files no longer exist, except on disks that are not 
 Folder = Annotated[str, typer.Option(help="The library's folder.")]
 Table = Annotated[str, typer.Option(help="The CSV file to write.")]
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+app = typer.Typer(help=__doc__, add_completion=False)
 
 
 @app.callback()
@@ -136,4 +137,4 @@ def merge(
 
 if __name__ == "__main__":
     with user_errors():
-        app(prog_name="dolglab library")
+        run_app("library", app, sys.argv[1:] or ["--help"])

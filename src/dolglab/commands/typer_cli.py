@@ -6,7 +6,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -18,6 +18,8 @@ BACKEND = "What runs the network: torch, onnx, or auto (onnx if it is installed 
 Allow = Annotated[list[str] | None, typer.Option("--allow", help=ALLOW)]
 
 Backend = Annotated[str, typer.Option(help=BACKEND)]
+# A wrong command line; Typer exports only its subclasses.
+UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 
 
 def run_command(name: str, main: Callable[..., None], examples: Sequence[str] = ()) -> None:
@@ -25,7 +27,22 @@ def run_command(name: str, main: Callable[..., None], examples: Sequence[str] = 
     app = typer.Typer(add_completion=False)
     # One paragraph each, because lines of a paragraph are joined.
     app.command(epilog="\n\n".join(["Examples:", *examples]) if examples else None)(main)
-    app(prog_name=f"dolglab {name}")
+    run_app(name, app)
+
+
+def run_app(name: str, app: typer.Typer, arguments: list[str] | None = None) -> None:
+    """Run an application with arguments, by default those of the command line, as `dolglab NAME`.
+
+    Typer prints a wrong argument in a box of several lines; here it is one line, exit code 2.
+    """
+    try:
+        status = app(arguments, prog_name=f"dolglab {name}", standalone_mode=False)
+    except UsageError as error:
+        command = error.ctx.command_path if error.ctx else f"dolglab {name}"
+        message = error.format_message().rstrip(".")
+        typer.echo(f"error: {message[0].lower()}{message[1:]} (see {command} --help)", err=True)
+        raise SystemExit(2) from None
+    raise SystemExit(status)
 
 
 @contextmanager

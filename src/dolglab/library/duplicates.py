@@ -108,13 +108,17 @@ def write_duplicates(
             found = find_duplicates(library, min_cosine, exact, blocks, advance)
         write_table(Path(out), HEADER, _table_rows(library, found))
         how = "compared within cells (--exact compares all pairs)" if found.in_cells else "compared"
-        near = f"{len(found.numbers)} in {pluralize(found.total, 'cluster')}"
         print(f"{pluralize(found.compared, 'photo')} {how}")
-        print(f"{near} connected by cosine similarity of at least {min_cosine:g}: {out}")
+        clusters = (
+            f"{pluralize(found.total, 'cluster')} of near-duplicates with {pluralize(len(found.numbers), 'photo')}"
+        )
+        print(f"{clusters}, connected by cosine similarity of at least {min_cosine:g}: {out}")
+        if library.identity.get("adapter") is not None:
+            print("the library is adapted, which changes cosines: choose --least by looking at the clusters")
         if rest is not None:
             others = [photo.name for _, photo in rest_of(library, found)]
             write_lines(Path(rest), others)
-            print(f"{pluralize(len(others), 'photo')} that need not be kept: {rest}")
+            print(f"{pluralize(len(others), 'photo')} need not be kept: each has a near-duplicate that is: {rest}")
 
 
 def find_duplicates(

@@ -122,7 +122,7 @@ def search_photos(
     if as_json:
         print(json.dumps([to_json(result) for result in results], indent=1))
     elif html is not None:
-        print(f"page: {html}")
+        print(f"page: {html} ({Path(html).stat().st_size / 1e6:.1f} MB)")
 
 
 def _read_queries(names: Sequence[str], engine: SearchEngine, box: Box | None, alone: bool) -> dict[str, Pixels]:
