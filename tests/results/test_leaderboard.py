@@ -11,8 +11,9 @@ import pytest
 from dolglab.contracts import Ranked
 from dolglab.errors import UserError
 from dolglab.measures import ground_truth_ids_of
+from dolglab.results.boards import Run, make_boards, training_of
 from dolglab.results.card import make_card
-from dolglab.results.leaderboard import Run, make_boards, training_of, write_leaderboard
+from dolglab.results.leaderboard import write_leaderboard
 from dolglab.results.published import ROWS, Published
 from dolglab.results.report import finish_run
 
