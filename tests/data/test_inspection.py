@@ -55,9 +55,9 @@ def test_what_is_odd_is_used_and_named(photo: Photo, encode: Encode) -> None:
     moving = saved(image, "GIF", save_all=True, append_images=[image.rotate(9)])
     for data, why in [
         (encode(photo(40, 50), mode="CMYK"), "CMYK, converted to RGB"),
-        (saved(image, "WEBP"), "WEBP, read all the same"),
-        (saved(deep, "PNG"), "PNG, read all the same, 16 bits, of which the upper 8 are taken"),
-        (moving, "GIF, read all the same, animated, its first frame is taken"),
+        (saved(image, "WEBP"), "WEBP, read anyway"),
+        (saved(deep, "PNG"), "PNG, read anyway, 16 bits, reduced to the upper 8"),
+        (moving, "GIF, read anyway, animated, only its first frame is used"),
         (sideways(image), "turned upright (EXIF orientation 6)"),
     ]:
         assert inspect(data, READING) == Finding(why, used=True)
@@ -79,4 +79,4 @@ def test_a_page_without_tags_is_none(photo: Photo) -> None:
     end = first + 2 + 12 * int.from_bytes(data[first : first + 2], "little")
     # A second page without tags, on which Pillow fails.
     spoilt = data[:end] + len(data).to_bytes(4, "little") + data[end + 4 :] + bytes(6)
-    assert inspect(spoilt, READING) == Finding("TIFF, read all the same", used=True)
+    assert inspect(spoilt, READING) == Finding("TIFF, read anyway", used=True)

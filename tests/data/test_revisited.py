@@ -283,7 +283,7 @@ def test_a_query_that_the_gallery_holds_is_noted_unless_it_is_junk_to_itself(
 ) -> None:
     truth = [entry(easy=[1], hard=[], junk=[]), entry(easy=[0], hard=[3], junk=[1]), entry()]
     root = write_benchmark(tmp_path, encode(photo(60, 60)), qimlist=["a", "b", "q"], gnd=truth)
-    noted = "1 of 3 queries are in the gallery and no junk to themselves"
+    noted = "1 of 3 queries are in the gallery, not marked as their own junk"
     assert revisited_benchmark(root).notes == (noted,)
 
 

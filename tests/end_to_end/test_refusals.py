@@ -51,7 +51,7 @@ def test_refusals_are_one_line_and_leave_nothing(
         (train, "train", [*demo, "class_parallel=true", "margin=curricularface"], "does not work with CurricularFace"),
         (train, "train", [*demo, "class_parallel=true", "ema=0.9"], "neither ema"),
         (train, "train", [*demo, "ema=2"], "between 0 and 1"),
-        (train, "train", [*demo, "data.batch_size=1"], "raise data.batch_size"),
+        (train, "train", [*demo, "data.batch_size=1"], "increase data.batch_size"),
         (train, "train", [*demo, "local.dilations=[1,4]"], "local maps of 4 x 4"),
         (train, "train", [*demo, "freeze_epochs=-2"], "freeze_epochs"),
         (train, "train", [*demo, "freeze_epochs=some"], "freeze_epochs"),

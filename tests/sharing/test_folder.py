@@ -89,7 +89,7 @@ def test_training_starts_from_released_weights_and_their_head(parity: Path, tmp_
     before = other.weight.clone()
     init_from(model, other, str(tmp_path / "weights.pyth"), [str(i) for i in range(7)])
     assert torch.equal(other.weight, before)
-    assert "its head is not taken: its shape is another" in capsys.readouterr().out
+    assert "its head is not used: its shape differs" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"weights\.pyth"):
         init_from(build_model(released_config("resnet50.tv_in1k", aspp=True)), head, str(tmp_path / "weights.pyth"), [])
 
@@ -135,7 +135,7 @@ def test_parts_of_one_network_start_another(tmp_path: Path, capsys) -> None:
         taken = trained.state_dict()[key] if key.startswith("backbone.") else before[key]
         assert torch.equal(value, taken), key
     assert torch.equal(head.weight, centres)
-    assert "backbone; all else starts anew" in capsys.readouterr().out
+    assert "backbone; the rest keeps its initialisation" in capsys.readouterr().out
     with pytest.raises(UserError, match="weights_parts=neck"):
         init_from(other, head, str(tmp_path / "a.ckpt"), ["a", "b"], ["neck"])
 

@@ -50,7 +50,7 @@ def test_the_split_arrives_as_published(gldv2, tmp_path: Path, capsys) -> None:
         *(f"test/images_{n:03}.tar" for n in range(20)),
     ]
     assert (root / "test" / "images_007.tar").read_bytes() == gldv2.files["/test/images_007.tar"]
-    assert "23 files fetched, all 23 are there" in (said := capsys.readouterr().out)
+    assert "23 files downloaded, all 23 exist now" in (said := capsys.readouterr().out)
     assert "20 images in 20 archives indexed" in said
     index = TarSource(root, "test", np.arange(20, dtype=np.uint64))
     assert index.read(7) == b"image"
@@ -64,13 +64,13 @@ def test_a_second_run_does_only_what_is_missing(gldv2, tmp_path: Path, capsys) -
     get(gldv2, tmp_path)
     assert {path for path, _ in gldv2.asked} == {"/test/images_002.tar", "/md5sum/test/md5.images_002.txt"}
     get(gldv2, tmp_path)
-    assert "all 8 files are there" in capsys.readouterr().out
+    assert "all 8 files exist already" in capsys.readouterr().out
 
 
 def test_verify_finds_what_is_damaged_or_missing(gldv2, tmp_path: Path, capsys) -> None:
     get(gldv2, tmp_path)
     get(gldv2, tmp_path, "verify")
-    assert "5 of 5 files are as published" in capsys.readouterr().out
+    assert "5 of 5 files have the published checksum" in capsys.readouterr().out
     (tmp_path / "test" / "images_001.tar").write_bytes(b"x" * 5000)
     (tmp_path / "test" / "images_003.tar").unlink()
     with pytest.raises(UserError, match=r"1 missing \(images_003\.tar\); 1 damaged, .*\(images_001\.tar\)"):
@@ -89,8 +89,8 @@ def test_status_needs_no_network(gldv2, tmp_path: Path, capsys) -> None:
     capsys.readouterr()
     get(gldv2, tmp_path, "status", archives="0-6")
     out = capsys.readouterr().out
-    assert "7 of 10 files are there, 35.0 kB" in out
-    assert "1 in part, 2.5 kB: images_001.tar" in out
+    assert "7 of 10 files exist, 35.0 kB" in out
+    assert "1 incomplete, 2.5 kB: images_001.tar" in out
     assert "3 missing: images_001.tar, images_005.tar, images_006.tar" in out
     assert gldv2.asked == []
 
