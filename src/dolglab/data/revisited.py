@@ -264,7 +264,7 @@ def _notes(listed: RevisitedLists, lists: RevisitedLists, others: Distractors | 
     found = sum(name in place and place[name] not in junk[query] for query, name in enumerate(lists.queries))
     if found:
         notes.append(
-            f"{found:,} of {len(lists.queries):,} queries are in the gallery, and not marked as their own junk"
+            f"{found:,} of {len(lists.queries):,} queries are in the gallery, not marked as their own junk"
         )
     return tuple(notes)
 
