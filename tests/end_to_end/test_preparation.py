@@ -90,7 +90,7 @@ def test_from_the_server_to_both_figures(server: Server, world: Path, tmp_path: 
     assert not list(root.rglob("*.jpg"))
 
     scanned = prepare("task=scan", f"root={root}", "workers=1")
-    assert "24 images read: 1 unusable" in scanned.stdout, scanned.stderr
+    assert "24 images read: 1 cannot be used" in scanned.stdout, scanned.stderr
     skipped = root / "train" / "skip_list.txt"
     assert skipped.read_text().startswith(ids["train"][5])
 

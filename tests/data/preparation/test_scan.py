@@ -41,7 +41,7 @@ def test_what_is_broken_is_listed_and_left_out(gldv2: Path, capsys: pytest.Captu
     assert len(kept) == len(training) - 2
     assert not {f"{int(i):016x}" for i in kept.ids} & {file.stem for file in bad}
     said = capsys.readouterr().out
-    assert "29 images read: 2 unusable, 0 unusual but used" in said
+    assert "29 images read: 2 cannot be used, 0 are odd but used" in said
     assert "1 x zero bytes" in said
     assert not list((gldv2 / "train").glob(".scan-*"))
 

@@ -91,7 +91,7 @@ def scan_gldv2(
             raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
         shutil.rmtree(marks, ignore_errors=True)
     odd = len(found) - len(unusable)
-    print(f"{len(images):,} images read: {len(unusable):,} unusable, {odd:,} unusual but used ({folder / TABLE})")
+    print(f"{len(images):,} images read: {len(unusable):,} cannot be used, {odd:,} are odd but used ({folder / TABLE})")
     for why, number in Counter(why for _, why, _ in found).most_common(10):
         print(f"  {number:,} x {why}")
     if unusable:
