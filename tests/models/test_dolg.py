@@ -143,7 +143,7 @@ def test_sizes_below_one_are_refused(sizes: dict[str, int]) -> None:
         DOLG(r18(), **sizes)
 
 
-def test_local_maps_are_the_features_before_attention() -> None:
+def test_local_maps_are_unit_features_with_attention_scores() -> None:
     model = DOLG(r18(), hidden=16, dim=8).eval()
     x = torch.randn(2, 3, 96, 64)
     maps = model.local_maps(x)
