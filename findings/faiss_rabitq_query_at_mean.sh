@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# faiss 1.15.1: IndexRaBitQFastScan with inner products answers nothing to a query that equals the mean of its vectors.
+# faiss 1.15.1: IndexRaBitQFastScan with inner products returns no answers for a query that equals the mean of its
+# vectors.
 #
-# Who it hurts: whoever searches few vectors, or equal ones, by one-bit codes: an index of one vector does not find that
-# vector, and copies of one photograph are not found by it. The answers are -1, as where there are too few vectors.
-# Expected: what IndexRaBitQ, the same codes without fast scan, and both with L2 give: the vectors that there are.
-# Seen: -1 and the lowest float. Why: the query's difference from the mean is zero, and so is the scale of its tables.
-# What helps: take any vectors where the first answer is -1 and the index is not empty; their estimates are all equal.
+# Affected: searches among few or equal vectors. An index with one vector does not find that vector, and copies of one
+# photo are not found by that photo. The answers are -1, as if there were too few vectors.
+# Expected: all vectors, as returned by IndexRaBitQ (the same codes without fast scan) and by both indexes with L2.
+# Observed: -1 and the lowest float. Cause: the difference between query and mean is zero, and so is the scale of its
+# tables.
+# Workaround: if the first answer is -1 and the index is not empty, return any vectors; their estimates are all equal.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -32,8 +34,8 @@ said=$(venv/bin/python program.py)
 echo "$said"
 echo "expected: all of them found each time"
 if [ "$(grep -c "FastScan, inner product: 0 found" <<< "$said")" = 2 ] && [ "$(grep -c ": 0 found" <<< "$said")" = 2 ]; then
-  echo "seen as described"
+  echo "observed as described"
 else
-  echo "this has changed" >&2
+  echo "the behaviour has changed" >&2
   exit 1
 fi

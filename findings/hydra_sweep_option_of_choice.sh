@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Hydra 1.3.8: a sweep over the choices of a group cannot set an option that only these choices have.
 #
-# Who it hurts: whoever compares choices of a group at one value, `-m model=a,b model.width=8`, where the group's default
-# (null here) has no such key.
-# Expected: two jobs of width 8, since `model=a model.width=8` alone is one.
-# Seen: before the first job Hydra composes the configuration of the sweep itself, from all that is not swept, and finds no
-# model there: "To append to your config use +model.width=8". With the + that passes, and each job refuses it: "An item is
-# already at 'model.width'".
-# What helps: sweep the option too, over one value: 'model.width=choice(8)'.
+# Affected: comparing the choices of a group with one value of such an option, `-m model=a,b model.width=8`, if the
+# group's default (null here) does not have the key.
+# Expected: two jobs of width 8, since `model=a model.width=8` works alone.
+# Observed: before the first job, Hydra composes the configuration of the sweep without the swept choices and finds no
+# model there: "To append to your config use +model.width=8". With the +, that step succeeds, but each job fails: "An
+# item is already at 'model.width'".
+# Workaround: sweep the option too, with one value: 'model.width=choice(8)'.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -31,18 +31,18 @@ def main(cfg):
 main()
 EOF
 
-# How many of the jobs that are asked for have the width.
+# The number of requested jobs that have the width.
 wide() {
   (venv/bin/python program.py "$@" 2>&1 || true) | grep -c '^width 8$' || true
 }
 
 said="alone $(wide model=a model.width=8), swept $(wide -m model=a,b model.width=8), with + $(wide -m model=a,b +model.width=8),"
 said+=" with choice() $(wide -m model=a,b 'model.width=choice(8)')"
-echo "jobs of the width: $said"
+echo "jobs with the width: $said"
 echo "expected: alone 1, swept 2"
 if [ "$said" = "alone 1, swept 0, with + 0, with choice() 2" ]; then
-  echo "seen as described"
+  echo "observed as described"
 else
-  echo "this has changed" >&2
+  echo "the behaviour has changed" >&2
   exit 1
 fi

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # joblib 1.6.0: inside a job of its default backend (loky), Python's spawn and forkserver processes do not start.
 #
-# Who it hurts: jobs of a joblib sweep (hydra-joblib-launcher, Optuna, scikit-learn) that start processes of their own, such as
-# a DataLoader's workers with multiprocessing_context="spawn", which CUDA and threads ask for.
-# Expected: get_context("spawn") stands for itself, whatever the default of the process is; outside joblib it does.
-# Seen: loky makes itself the default start method of its worker; the child is told that default, does not know it
-# ("cannot find context for 'loky'") and ends with code 1 before it runs anything. fork works.
-# What helps: multiprocessing.set_start_method("spawn", force=True) in the job before the first process, or a job that is
-# a subprocess, as in this project's sweeps.
+# Affected: jobs of a joblib sweep (hydra-joblib-launcher, Optuna, scikit-learn) that start processes, such as a
+# DataLoader with multiprocessing_context="spawn", which CUDA and threads require.
+# Expected: get_context("spawn") works whatever the default start method is, as it does outside joblib.
+# Observed: loky makes itself the default start method of its worker. The child process receives this default, does
+# not know it ("cannot find context for 'loky'"), and ends with code 1 before it runs anything. fork works.
+# Workaround: multiprocessing.set_start_method("spawn", force=True) in the job before the first process, or a job that
+# is a subprocess, as in this project's sweeps.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -50,9 +50,9 @@ echo "expected: 0 everywhere"
 if [ "$seen" = "fork: alone 0, in a job 0, with that as default 0
 spawn: alone 0, in a job 1, with that as default 0
 forkserver: alone 0, in a job 1, with that as default 0" ] && grep -q "cannot find context for 'loky'" errors; then
-  echo "seen as described"
+  echo "observed as described"
 else
   cat errors >&2
-  echo "this has changed" >&2
+  echo "the behaviour has changed" >&2
   exit 1
 fi

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Lightning 2.6.6 with timm 1.0.31: Trainer(sync_batchnorm=True) makes another network of every EfficientNet.
+# Lightning 2.6.6 with timm 1.0.31: Trainer(sync_batchnorm=True) removes activations from EfficientNets.
 #
-# Who it hurts: whoever trains a timm network whose batch norms have an activation in them (EfficientNet, MobileNet,
-# RegNet and others) over several GPUs with batch norm synced: it trains, and is tested, without those activations.
-# Expected: what timm's own converter does, the same network with its statistics taken over all processes.
-# Seen: Lightning calls torch's converter, which makes a plain SyncBatchNorm of timm's BatchNormAct2d; the outputs of the
-# same weights differ by orders of magnitude, and no error or warning says so. Its revert() does not bring them back.
-# What helps: a LayerSync plugin that calls timm.layers.norm_act.convert_sync_batchnorm. ResNets are not affected.
+# Affected: training timm networks whose batch norms include an activation (EfficientNet, MobileNet, RegNet and
+# others) on several GPUs with synchronised batch norm. They are trained and tested without those activations.
+# Expected: the same network with statistics over all processes, as from timm's own converter.
+# Observed: Lightning calls torch's converter, which turns timm's BatchNormAct2d into a plain SyncBatchNorm. With the
+# same weights, outputs differ by orders of magnitude, without an error or a warning. Its revert() does not restore
+# them.
+# Workaround: a LayerSync plugin that calls timm.layers.norm_act.convert_sync_batchnorm. ResNets are not affected.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -43,8 +44,8 @@ echo "$said"
 echo "expected: changed False everywhere"
 if [ "$said" = "tf_efficientnet_lite0: changed True, changed after revert True, by timm's False
 resnet18: changed False, changed after revert False, by timm's False" ]; then
-  echo "seen as described"
+  echo "observed as described"
 else
-  echo "this has changed" >&2
+  echo "the behaviour has changed" >&2
   exit 1
 fi

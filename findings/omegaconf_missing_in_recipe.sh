@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# OmegaConf 2.3.1 with Hydra 1.3.8: a recipe cannot make an option mandatory that has a default, null included.
+# OmegaConf 2.3.1 with Hydra 1.3.8: a recipe cannot make an option mandatory that has a default, even if it is null.
 #
-# Who it hurts: whoever has a config group of recipes (experiment=finetune) that need a value which is optional elsewhere
-# (weights: null), and writes `weights: ???` there, the documented mark of a mandatory value.
-# Expected: the run asks for weights, as for every mandatory value.
-# Seen: merging takes `???` as nothing given and keeps the default, so that the run starts without weights and no error. A
-# value that is given, null included, is merged as one would think.
-# What helps: leave the default out of the primary config, or check the value in the program.
+# Affected: config groups of recipes (experiment=finetune) that require a value which is optional elsewhere (weights:
+# null) and set `weights: ???`, the documented marker of a mandatory value.
+# Expected: an error if weights are not given, as for every mandatory value.
+# Observed: merging treats `???` as no value and keeps the default, so the run starts without weights and without an
+# error. Any other value, including null, replaces the default.
+# Workaround: omit the default from the primary config, or check the value in the program.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -33,8 +33,8 @@ seen=$(venv/bin/python program.py experiment=finetune 2>&1 | tail -n 1)
 echo "experiment=finetune, which marks weights as mandatory: $seen"
 echo "expected: an error that weights are missing"
 if [ "$seen" = "weights None epochs None" ]; then
-  echo "seen as described"
+  echo "observed as described"
 else
-  echo "this has changed" >&2
+  echo "the behaviour has changed" >&2
   exit 1
 fi

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# W&B 0.31.0: once a fork of a process that has imported wandb ends, wandb.Image of an array fails in the others.
+# W&B 0.31.0: after a fork of a process that has imported wandb ends, wandb.Image of an array fails in the other
+# processes.
 #
-# Who it hurts: whoever forks after `import wandb` (timm imports it by itself) and lets one of the two end as a program
-# ends: a training that goes into the background by a double fork, a server whose workers are forked, a test runner.
-# Why: wandb makes its folder for media, a tempfile.TemporaryDirectory, when it is imported; each fork has the same
-# folder and removes it at its exit. (multiprocessing's own children leave by os._exit and do not.)
-# Expected: a process logs images whether or not another one has ended. Seen: FileNotFoundError at the next wandb.Image.
-# What helps: import wandb after the fork, or drop it from sys.modules in the fork and import it again.
+# Affected: programs that fork after `import wandb` (timm imports it too) if one of the processes exits normally: a
+# training that goes into the background by a double fork, a server with forked workers, a test runner.
+# Cause: importing wandb creates a folder for media, a tempfile.TemporaryDirectory. Each fork has the same folder and
+# removes it when it exits. (Children of multiprocessing exit by os._exit and do not.)
+# Expected: a process can log images whether or not another one has exited.
+# Observed: FileNotFoundError at the next wandb.Image.
+# Workaround: import wandb after the fork, or remove it from sys.modules in the fork and import it again.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -42,8 +44,8 @@ said=$(venv/bin/python program.py)
 echo "$said"
 echo "expected: an image both times"
 if [ "$said" = "wandb 0.31.0: before the fork an image, after it has ended FileNotFoundError" ]; then
-  echo "seen as described"
+  echo "observed as described"
 else
-  echo "this has changed" >&2
+  echo "the behaviour has changed" >&2
   exit 1
 fi

@@ -6,7 +6,7 @@ import pytest
 from dolglab.bootstrap import difference, interval
 
 
-def test_the_interval_is_that_of_a_plain_loop():
+def test_the_interval_equals_a_plain_loop():
     ap = np.random.default_rng(1).random(23)
     generator = np.random.default_rng(7)
     draws = generator.integers(23, size=(500, 23))
@@ -16,7 +16,7 @@ def test_the_interval_is_that_of_a_plain_loop():
     )
 
 
-def test_the_interval_is_near_that_of_another_library():
+def test_the_interval_is_close_to_another_library():
     stats = pytest.importorskip("scipy.stats")
     ap = np.random.default_rng(2).beta(2, 1, 70)
     other = stats.bootstrap((ap,), np.mean, method="percentile", n_resamples=5000, rng=np.random.default_rng(3))
@@ -34,7 +34,7 @@ def test_the_difference_draws_the_same_queries_for_both():
     assert (low, high) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])), abs=1e-12)
 
 
-def test_pairing_sees_what_two_intervals_do_not():
+def test_paired_differences_are_more_sensitive_than_two_intervals():
     hard_and_easy = np.random.default_rng(5).random(70)
     better = hard_and_easy + 0.01
     mean, low, high = difference(better, hard_and_easy)
@@ -61,7 +61,7 @@ def test_fewer_than_two_queries_have_no_interval(ap):
     assert mean == 0.25 if 0.5 in ap else np.isnan(mean)
 
 
-def test_the_same_each_time_and_in_any_chunks():
+def test_intervals_are_reproducible_with_any_chunk_size():
     ap = np.random.default_rng(6).random(40)
     whole = interval(ap)
     assert interval(ap) == whole
@@ -69,6 +69,6 @@ def test_the_same_each_time_and_in_any_chunks():
     assert interval(ap, chunk=90) == pytest.approx(whole, abs=1e-12)
 
 
-def test_lists_of_other_lengths_are_no_pairs():
+def test_lists_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match=r"3 .* 2"):
         difference([0.1, 0.2, 0.3], [0.1, 0.2])

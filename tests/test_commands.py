@@ -59,7 +59,7 @@ def check(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_command_in_a_text_composes(text: Path) -> None:
+def test_every_command_in_the_documentation_composes(text: Path) -> None:
     commands = COMMAND.findall(text.read_text())
     assert commands or text.parent != ROOT
     for command in commands:
@@ -111,7 +111,7 @@ def test_every_command_of_a_script_composes(script: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.process
-def test_a_demo_that_fails_keeps_its_exit_code_and_what_was_printed(tmp_path: Path) -> None:
+def test_a_failed_demo_keeps_its_exit_code_and_its_output(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "experiments" / "demo", tmp_path / "experiments" / "demo")
     tool = tmp_path / "tools" / "python"
     tool.parent.mkdir()
@@ -138,7 +138,7 @@ def test_a_demo_that_fails_keeps_its_exit_code_and_what_was_printed(tmp_path: Pa
 
 
 @pytest.mark.process
-def test_a_leaderboard_is_made_of_its_runs_and_not_of_an_earlier_page(tmp_path: Path) -> None:
+def test_a_leaderboard_ignores_the_cards_of_an_earlier_page(tmp_path: Path) -> None:
     out = tmp_path / "outputs" / "leaderboard"
     runs = ["provence/lite0/0_entry-gem", "demo/local/0", "demo/local/10"]
     for folder in [*runs, "trained_gem", "page/cards/512_demo_local_0", "demo/local/0/baseline"]:
@@ -152,7 +152,7 @@ def test_a_leaderboard_is_made_of_its_runs_and_not_of_an_earlier_page(tmp_path: 
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "experiments").glob("wandb_sweep/*.yaml")), ids=lambda path: path.name)
-def test_what_an_agent_of_wandb_calls_composes(file: Path) -> None:
+def test_the_command_of_a_wandb_agent_composes(file: Path) -> None:
     sweep = yaml.safe_load(file.read_text())
     assert (ROOT / sweep["program"]).is_file()
     fixed = [word for word in sweep["command"] if "=" in word]

@@ -9,7 +9,7 @@ from dolglab.concurrency import available_memory
 from dolglab.library.local_engine import passes_side_by_side
 
 
-def test_memory_is_the_machines_or_the_containers(tmp_path: Path) -> None:
+def test_memory_is_limited_by_machine_and_container(tmp_path: Path) -> None:
     assert available_memory(tmp_path) == math.inf
     write(tmp_path / "proc/meminfo", "MemTotal:  9000 kB\nMemAvailable:  8000 kB\n")
     assert available_memory(tmp_path) == 8_192_000

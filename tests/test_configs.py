@@ -59,7 +59,7 @@ def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
 
 
 @pytest.mark.parametrize("choice", RECIPES)
-def test_a_recipe_says_which_batch_its_learning_rate_is_for(choice: str) -> None:
+def test_a_recipe_states_the_batch_of_its_learning_rate(choice: str) -> None:
     """By which optim.scaling.rule scales it to another."""
     cfg = train(f"experiment={choice}", *weights_for(choice))
     assert cfg.optim.scaling.batch == cfg.data.batch_size * cfg.trainer.accumulate_grad_batches
@@ -75,14 +75,14 @@ def test_every_benchmark_composes(choice: str) -> None:
 
 
 @pytest.mark.parametrize("choice", names_of("entry"))
-def test_every_entry_composes_and_says_how_tables_call_it(choice: str) -> None:
+def test_every_entry_composes_and_has_a_row_name(choice: str) -> None:
     cfg = compose("evaluate", overrides=["output_dir=out", f"entry={choice}", "backbone=r18"])
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert cfg.method
 
 
 @pytest.mark.parametrize("choice", names_of("suite"))
-def test_every_suite_names_benchmarks_that_there_are(choice: str) -> None:
+def test_every_suite_names_existing_benchmarks(choice: str) -> None:
     cfg = compose("evaluate", overrides=["output_dir=out", f"suite={choice}"], return_hydra_config=True)
     names = str(cfg.hydra.sweeper.params.benchmark).split(",")
     assert all((CONF / "benchmark" / f"{name}.yaml").is_file() for name in names)
@@ -238,7 +238,7 @@ def accepts(built: Any, *given: Any, **more: Any) -> None:
 
 
 def build_network(parts: Parts, cfg: DictConfig) -> None:
-    """Without a backbone, which costs seconds: see test_every_backbone_goes_with_every_recipe."""
+    """Without a backbone, which costs seconds: see test_every_backbone_composes_with_every_recipe."""
 
     def runs(network: nn.Module) -> None:
         assert isinstance(network, DOLG | GlobalDescriptor)
@@ -274,7 +274,7 @@ def build_training_parts(parts: Parts, cfg: DictConfig) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["", *RECIPES])
-def test_every_recipe_goes_with_every_choice(recipe: str, parts: Parts, checkpoint: Path) -> None:
+def test_every_recipe_composes_with_every_choice(recipe: str, parts: Parts, checkpoint: Path) -> None:
     """A choice that breaks is one that a recipe gives an option that only another choice takes."""
     chosen = rounds(FREE)
     if recipe:
@@ -294,7 +294,7 @@ TIMM = [name for name in names_of("backbone") if load_plain(f"backbone/{name}")[
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", TIMM)
-def test_every_backbone_goes_with_every_recipe(backbone: str, parts: Parts) -> None:
+def test_every_backbone_composes_with_every_recipe(backbone: str, parts: Parts) -> None:
     """Built without memory or weights, in as few builds as have every value that recipes give to backbones."""
     asked: dict[str, list[Any]] = {}
     for recipe in RECIPES:
@@ -308,7 +308,7 @@ def test_every_backbone_goes_with_every_recipe(backbone: str, parts: Parts) -> N
 
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in ("finetune", "salad_dinov2")])
-def test_every_search_goes_with_every_recipe(recipe: str, parts: Parts) -> None:
+def test_every_search_composes_with_every_recipe(recipe: str, parts: Parts) -> None:
     """But those without a margin and a GeM to search: finetune's network is a checkpoint's."""
     space = [part for search in choices_of("search") for part in read_space(load_plain(f"search/{search}"))]
     values = [override(part.key, part.example()) for part in space]
@@ -336,7 +336,7 @@ def test_every_choice_of_an_evaluation_builds(parts: Parts) -> None:
 
 
 @pytest.mark.parametrize("task", choices_of("task"))
-def test_every_preparation_is_called_with_what_it_takes(task: str, parts: Parts) -> None:
+def test_every_preparation_is_called_with_valid_arguments(task: str, parts: Parts) -> None:
     groups = ["pooling", "local", "fusion", "model", "benchmark", "benchmark@also", "features", "trainer"]
     for overrides in rounds(groups) if task == "overlap" else [[]]:
         cfg = compose("prepare", overrides=[f"task={task}", *overrides])

@@ -27,9 +27,7 @@ from warm_python import ROOT
     ],
     ids=" ".join,
 )
-def test_a_command_whose_reader_is_gone_ends_without_a_word(
-    arguments: list[str], unbuffered: str, tmp_path: Path
-) -> None:
+def test_a_command_without_a_reader_ends_silently(arguments: list[str], unbuffered: str, tmp_path: Path) -> None:
     library_of(tmp_path / "library", [], unit(0, 4)).close()
     words = [str(tmp_path / "library") if word == "LIBRARY" else word for word in arguments]
     reader, writer = os.pipe()
@@ -41,6 +39,6 @@ def test_a_command_whose_reader_is_gone_ends_without_a_word(
     assert (done.returncode, done.stderr) == (1, b"")
 
 
-def test_another_broken_pipe_is_not_hushed() -> None:
+def test_other_broken_pipes_are_not_suppressed() -> None:
     with pytest.raises(BrokenPipeError), quiet_broken_pipe():
         raise BrokenPipeError

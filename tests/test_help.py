@@ -41,14 +41,14 @@ def test_help_has_five_examples_each_group_and_each_choice(command: str) -> None
 
 
 @pytest.mark.parametrize("command", FIRST_KEYS)
-def test_what_people_change_first_stands_before_groups_and_options(command: str) -> None:
+def test_common_options_are_before_groups_and_other_options(command: str) -> None:
     text = help_of(command)
     places = [text.index(f"\n  {key}=") for key in FIRST_KEYS[command]]
     assert places == sorted(places)
     assert places[-1] < text.index("\nGroups ") < text.index("\nOptions")
 
 
-def test_values_are_those_of_what_is_chosen() -> None:
+def test_values_are_those_of_the_chosen_configuration() -> None:
     text = help_of("train", "experiment=photos", "trainer.max_epochs=3")
     assert "  trainer.max_epochs=3 " in text
     assert "  data.image_size=192 " in text
@@ -81,7 +81,7 @@ def test_a_recipe_has_a_title_that_its_details_do_not_repeat(choice: Choice) -> 
     assert title.rstrip(".") not in details
 
 
-def test_a_task_shows_its_options_with_what_they_mean() -> None:
+def test_a_task_shows_its_options_with_meanings() -> None:
     text = help_of("prepare", "task=pack")
     for option in read_choice(config_folder() / "task" / "pack.yaml").options:
         assert f"\n  {option.name}=" in text
@@ -90,7 +90,7 @@ def test_a_task_shows_its_options_with_what_they_mean() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((config_folder() / "task").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_task_says_what_it_is_and_what_its_options_mean(path: Path) -> None:
+def test_every_task_has_a_description_and_explained_options(path: Path) -> None:
     choice = choices_of("task")[path.stem]
     assert choice.about
     assert [option.name for option in choice.options if not option.text and "${" not in option.value] in (
@@ -139,18 +139,18 @@ GROUPS = {"backbone": ["r50", "r101"], "optim": ["sgd", "adamw"], "data": ["fold
         ("dataset=folder", "data=folder"),
     ],
 )
-def test_a_key_that_is_none_names_the_right_one(given: str, meant: str) -> None:
+def test_an_unknown_key_names_the_right_one(given: str, meant: str) -> None:
     key, _, value = given.partition("=")
     assert f"did you mean {meant}?" in nearest_key(key, value, KEYS, GROUPS)
 
 
-def test_a_key_like_none_of_its_section_is_told_what_the_section_has() -> None:
+def test_an_unknown_key_lists_the_keys_of_its_section() -> None:
     told = nearest_key("data.path", "x", KEYS, GROUPS)
     assert all(name in told for name in ("root", "image_size", "split"))
     assert "_target_" not in told
 
 
-def test_a_choice_is_known_by_its_value_and_by_a_part_of_its_name() -> None:
+def test_a_choice_is_suggested_by_its_value_or_part_of_its_name() -> None:
     options = sorted(choices_of("backbone"))
     assert nearest_choice("resnet50", "backbone", options) == "r50"
     assert nearest_choice("resnet101", "backbone", options) == "r101"
@@ -199,7 +199,7 @@ def test_help_and_refusals_leave_no_folder(arguments: list[str], code: int, said
 
 
 @pytest.mark.process
-def test_a_key_of_earlier_versions_is_still_taken(tmp_path: Path) -> None:
+def test_a_key_of_earlier_versions_is_accepted(tmp_path: Path) -> None:
     done = run_python(["-m", "src.train", "scales=[0.5]", "--cfg", "job"], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "validation_scales:\n- 0.5\n" in done.stdout

@@ -31,7 +31,7 @@ def fail_to_write(path: Path, inside: str) -> None:
         raise RuntimeError
 
 
-def test_what_fails_leaves_what_stood_there(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     path = write_bytes(tmp_path / "deep" / "file", b"before")
     for target, inside in ((path, ""), (tmp_path / "folder", "inside")):
         with pytest.raises(RuntimeError):
@@ -42,7 +42,7 @@ def test_what_fails_leaves_what_stood_there(tmp_path: Path) -> None:
 
 @pytest.mark.process
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_what_a_killed_process_left_is_swept_by_the_next_writer(tmp_path: Path, kind: str) -> None:
+def test_leftovers_of_a_killed_process_are_removed_by_the_next_writer(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "made"
     process = subprocess.run([sys.executable, "-c", KILLED, str(path), kind], check=False)
     assert process.returncode < 0
@@ -56,6 +56,6 @@ def test_what_a_killed_process_left_is_swept_by_the_next_writer(tmp_path: Path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["next", *(each.name for each in kept)])
 
 
-def test_a_name_that_is_aside_says_whose_it_is(tmp_path: Path) -> None:
+def test_a_temporary_name_identifies_its_process(tmp_path: Path) -> None:
     assert aside_of(tmp_path / "file").name.endswith(f"-{os.getpid()}.part")
     assert aside_of(tmp_path / "file").parent == tmp_path

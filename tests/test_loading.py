@@ -31,7 +31,7 @@ def pattern(height: int = 48, width: int = 72) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def test_a_path_a_pil_image_and_an_array_give_what_the_network_does(model, tmp_path: Path) -> None:
+def test_paths_pil_images_and_arrays_give_the_networks_descriptors(model, tmp_path: Path) -> None:
     loaded, network = model
     pixels = pattern()
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -48,7 +48,7 @@ def test_a_path_a_pil_image_and_an_array_give_what_the_network_does(model, tmp_p
     assert loaded([]).shape == (0, 8)
 
 
-def test_photographs_are_turned_upright_whatever_they_come_as(model, tmp_path: Path) -> None:
+def test_photographs_of_any_type_are_turned_upright(model, tmp_path: Path) -> None:
     loaded, _ = model
     turned = Image.fromarray(np.rot90(pattern()).copy())
     exif = Image.Exif()
@@ -68,7 +68,7 @@ def test_photographs_are_turned_upright_whatever_they_come_as(model, tmp_path: P
         ("nowhere.jpg", "nowhere.jpg"),
     ],
 )
-def test_what_is_no_image_is_refused(model, image: object, said: str) -> None:
+def test_objects_that_are_not_images_are_refused(model, image: object, said: str) -> None:
     loaded, _ = model
     with pytest.raises(UserError, match=said):
         loaded(image)

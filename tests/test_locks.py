@@ -34,7 +34,7 @@ def test_another_process_is_refused_until_it_is_released(tmp_path):
     assert other(path).communicate()[0].strip() == "True"
 
 
-def test_a_killed_process_holds_nothing_though_its_fork_lives_on(tmp_path):
+def test_a_killed_process_releases_its_lock_though_its_fork_survives(tmp_path):
     path = tmp_path / ".lock"
     # The fork speaks for itself: then it has let go.
     fork = "import os, time; os.fork() or print(os.getpid(), flush=True); time.sleep(60)"

@@ -32,7 +32,7 @@ TIMED = {"seconds", "costs"}
 
 
 @pytest.mark.parametrize("source", ["run/checkpoints/last.ckpt", "model"])
-def test_checkpoints_and_exported_folders_give_their_network(source: str) -> None:
+def test_checkpoints_and_exported_folders_can_be_loaded(source: str) -> None:
     network, config = load_model(MADE / source)
     assert isinstance(network, DOLG)
     assert config["model"]["_target_"] == "dolglab.models.dolg.DOLG"
@@ -40,7 +40,7 @@ def test_checkpoints_and_exported_folders_give_their_network(source: str) -> Non
     assert config["name"] == "fixture"
 
 
-def test_descriptors_are_those_that_were_kept() -> None:
+def test_descriptors_equal_the_stored_ones() -> None:
     kept = np.load(next(MADE.glob("descriptors/*/descriptors.npy")))
     model = dolglab.load(MADE / "run/checkpoints/last.ckpt")
     names = sorted(PHOTOS.glob("*/*.jpg"))
@@ -64,7 +64,7 @@ def test_a_library_is_searched_and_gives_the_same_answers(tmp_path: Path) -> Non
     np.testing.assert_allclose([a["cosine"] for a in found], [a["cosine"] for a in expected], atol=1e-5)
 
 
-def test_a_library_goes_on_as_it_was_made(tmp_path: Path) -> None:
+def test_a_library_keeps_its_settings(tmp_path: Path) -> None:
     """With its own side and colours, and photos decoded whole."""
     shutil.copytree(MADE / "library", tmp_path / "library")
     data = large_photo()
@@ -93,7 +93,7 @@ def large_photo() -> bytes:
 
 
 @pytest.mark.process
-def test_kept_descriptors_are_found_again(tmp_path: Path) -> None:
+def test_stored_descriptors_are_reused(tmp_path: Path) -> None:
     shutil.copytree(MADE / "descriptors", tmp_path / "descriptors")
     about = json.loads(next((tmp_path / "descriptors").glob("*/about.json")).read_text())
     if about["torch"] != torch.__version__:
@@ -126,7 +126,7 @@ def test_a_run_is_resumed(tmp_path: Path) -> None:
     assert max(int(row["epoch"]) for row in metrics(run) if row.get("val/medium")) == 2
 
 
-def test_every_old_target_names_something() -> None:
+def test_every_old_target_exists() -> None:
     from hydra.utils import get_object
 
     stayed = (
@@ -139,7 +139,7 @@ def test_every_old_target_names_something() -> None:
     assert current_target("src.models.mine.Own") == "src.models.mine.Own"
 
 
-def test_the_targets_of_somebodys_own_yaml_are_renamed_and_interpolations_stay() -> None:
+def test_targets_of_a_users_yaml_are_renamed_and_interpolations_stay() -> None:
     cfg = OmegaConf.create(
         {
             "backbone": {"_target_": "src.models.backbone.Backbone", "name": "???"},

@@ -53,7 +53,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.process
-def test_a_wheel_has_its_configurations_and_every_command(wheel: Path, tmp_path: Path) -> None:
+def test_a_wheel_contains_the_configurations_and_every_command(wheel: Path, tmp_path: Path) -> None:
     packed = {path.relative_to(wheel / "dolglab" / "conf") for path in (wheel / "dolglab" / "conf").rglob("*.yaml")}
     assert packed == {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
     assert not (wheel / "src").exists()
@@ -85,7 +85,7 @@ def test_the_command_line_trains_over_two_processes_from_any_folder(photos: Path
 
 
 @pytest.mark.process
-def test_a_checkout_runs_its_own_code_and_configurations_beside_an_installed_package(tmp_path: Path) -> None:
+def test_a_checkout_uses_its_own_code_beside_an_installed_package(tmp_path: Path) -> None:
     for folder in ("src", "conf"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     package, conf = tmp_path / "src" / "dolglab" / "version.py", tmp_path / "conf" / "train.yaml"
@@ -99,7 +99,7 @@ def test_a_checkout_runs_its_own_code_and_configurations_beside_an_installed_pac
     assert run("-c", program, cwd=tmp_path).split() == ["9.9.9", "9.9.9"]
 
 
-def test_what_people_use_is_imported_from_the_root() -> None:
+def test_public_names_are_imported_from_the_root() -> None:
     for name in dolglab.__all__:
         assert callable(getattr(dolglab, name))
     with pytest.raises(AttributeError, match="DOGL"):
@@ -122,7 +122,7 @@ def test_torch_hub_finds_the_networks() -> None:
     assert network.dim == 512
 
 
-def test_names_that_are_not_unicode_are_printed_as_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_non_unicode_names_are_printed_as_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.BytesIO()
     stream = io.TextIOWrapper(written, "utf-8", errors="strict")
     monkeypatch.setattr(sys, "stdout", stream)

@@ -25,7 +25,7 @@ def test_the_paper_is_the_default() -> None:
 
 
 @pytest.mark.parametrize("name", ["dolg_r50", "dolg_r101"])
-def test_the_paper_has_a_recipe_of_its_own(name: str) -> None:
+def test_the_paper_has_a_recipe(name: str) -> None:
     cfg, plain = train(f"experiment={name}"), train(f"backbone={name.removeprefix('dolg_')}")
     assert cfg == plain
 
@@ -52,7 +52,7 @@ def test_delg_is_trained_on_the_budget_of_dolg(backbone: str) -> None:
     assert list(cfg.test_scales) == [0.7071, 1.0, 1.4142]
 
 
-def test_delg_has_the_demos_budget() -> None:
+def test_delg_has_the_budget_of_the_demo() -> None:
     delg, dolg = train("experiment=delg_demo"), train("experiment=demo")
     for part in ("data", "optim", "trainer", "backbone", "pooling", "margin"):
         assert delg[part] == dolg[part]
@@ -67,7 +67,7 @@ def test_the_last_epochs_see_larger_images() -> None:
 
 
 @pytest.mark.parametrize("backbone", ["vit_small_patch14_dinov2", "vit_small_patch16_dinov3"])
-def test_salad_has_a_recipe_that_steps(backbone: str) -> None:
+def test_the_recipe_of_salad_can_be_trained(backbone: str) -> None:
     """Two landmarks with two images each, in place of 60 with 4."""
     cfg = train("experiment=salad_dinov2", f"backbone={backbone}", "backbone.pretrained=false")
     assert (cfg.data.batch_size, cfg.data.images_per_landmark, cfg.optim.optimizer.lr) == (240, 4, 6e-5)
@@ -82,7 +82,7 @@ def test_salad_has_a_recipe_that_steps(backbone: str) -> None:
     assert any(name.startswith("backbone.net.model.norm.") for name in trained)
 
 
-def test_eight_devices_need_nothing_else() -> None:
+def test_eight_devices_need_no_other_setting() -> None:
     cfg = train("backbone=r101", "trainer.devices=8", "trainer=cpu", "logger=none")
     trainer = instantiate(cfg.trainer)
     assert trainer.world_size == 8

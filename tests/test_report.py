@@ -53,7 +53,7 @@ def report(cards, out, *options):
     return page
 
 
-def test_what_a_report_is_about_opens_its_page_and_ends_its_print(runs, tmp_path, capsys):
+def test_the_description_begins_the_page_and_ends_the_output(runs, tmp_path, capsys):
     page = report(runs / "*/card.json", tmp_path / "out", "about=['Two of <them>.','And more.']")
     assert capsys.readouterr().out.endswith(f"Two of <them>.\nAnd more.\npage: {page}\n")
     html = page.read_text()
@@ -62,7 +62,7 @@ def test_what_a_report_is_about_opens_its_page_and_ends_its_print(runs, tmp_path
     assert table.index("And more.") < table.index("| method |")
 
 
-def test_a_report_of_two_runs(runs, tmp_path, capsys):
+def test_a_report_compares_two_runs(runs, tmp_path, capsys):
     page = report(runs / "*/card.json", tmp_path / "out")
     assert page == tmp_path / "out" / "report.html"
     printed = capsys.readouterr().out
@@ -82,7 +82,7 @@ def test_a_report_of_two_runs(runs, tmp_path, capsys):
     assert r"earlier & \textbf{50.00} \\" in (tmp_path / "out" / "table.tex").read_text()
 
 
-def test_all_that_cards_say_of_what_made_them_is_reported(tmp_path, capsys):
+def test_all_origins_in_cards_are_reported(tmp_path, capsys):
     recall = [1 - step / 200 for step in range(101)]
     for name, seconds, notes in (("a", 0.02, []), ("b", 0.2, ["oracle shortlist"])):
         write_run(
@@ -132,12 +132,12 @@ def test_against_must_name_a_row(runs, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_cards_by_list_folder_and_file_are_each_taken_once(runs):
+def test_cards_by_list_folder_and_file_are_each_used_once(runs):
     found = card_paths([str(runs / "b"), str(runs / "*"), str(runs / "a" / "card.json")])
     assert found == [runs / "b" / "card.json", runs / "a" / "card.json"]
 
 
-def test_a_run_that_was_killed_is_told_and_left_out(runs, capsys):
+def test_a_killed_run_is_reported_and_left_out(runs, capsys):
     (runs / "killed").mkdir()
     (runs / "killed" / "metrics.csv").write_text("epoch,step,train/loss\n0,1,2.0\n")
     assert len(card_paths([str(runs / "*")])) == 2
@@ -159,12 +159,12 @@ def test_a_report_of_hundreds_of_runs_stays_small(tmp_path):
     assert "the first 12 of 200 runs" in page.read_text()
 
 
-def test_a_folder_called_like_a_pattern_is_itself(runs):
+def test_a_folder_named_like_a_pattern_is_found(runs):
     (runs / "a").rename(runs / "run[1]")
     assert card_paths([str(runs / "run[1]")]) == [runs / "run[1]" / "card.json"]
 
 
-def test_cards_must_be_named(tmp_path, capsys):
+def test_cards_are_required(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         report("null", tmp_path)
     error = capsys.readouterr().err
@@ -173,13 +173,13 @@ def test_cards_must_be_named(tmp_path, capsys):
     assert error.count("\n") == 1
 
 
-def test_no_card_is_an_input_error(tmp_path):
+def test_a_missing_card_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match=re.escape(str(tmp_path / "*"))):
         card_paths([str(tmp_path / "*")])
 
 
 @pytest.mark.process
-def test_the_command_leaves_nothing_but_its_report(runs, tmp_path):
+def test_the_command_writes_only_its_report(runs, tmp_path):
     work = tmp_path / "work"
     work.mkdir()
     done = run_python(["-m", "src.report", f"cards=[{runs}/a,{runs}/b]"], cwd=work, PYTHONPATH=str(PROJECT))

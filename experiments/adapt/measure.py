@@ -1,4 +1,4 @@
-"""What adapting brings on a folder of labelled photos that a library holds, and what it costs.
+"""The gain and the cost of adapting a library to a folder of labelled photos that it contains.
 
 PYTHONPATH=. python experiments/adapt/measure.py FOLDER LIBRARY
 PYTHONPATH=. python experiments/adapt/measure.py --made-up PHOTOS DIM LANDMARKS
@@ -20,7 +20,7 @@ from dolglab.library.adapter_learning import CANDIDATES, Learner, average_precis
 from dolglab.library.library import Library
 
 SEEDS = range(5)
-# Those of the trainings in experiments/photos.
+# The splits of the trainings in experiments/photos.
 SPLITS: dict[SplitMode, range] = {"photos": range(3), "landmarks": range(6)}
 
 
@@ -50,7 +50,7 @@ def main(folder: str, library: str) -> None:
 def print_test(
     begin: str, rows: FloatArray, labels: IntArray, seed: int, candidates: Mapping[str, Learner] = CANDIDATES
 ) -> None:
-    """A line of what `learn` says of itself."""
+    """A table row with the gains that `learn` reports."""
     start = time.process_time()
     learnt = learn(rows, labels, seed, candidates)
     seconds = time.process_time() - start
@@ -65,7 +65,7 @@ def print_test(
 def split_scores(
     folder: str, mode: SplitMode, seed: int, place: dict[str, int], rows: FloatArray
 ) -> tuple[float, float]:
-    """mAP in percent of the test part of a split, before and after a map that was learnt from its training part."""
+    """mAP in percent of the test part of a split, before and after adapting by a map learnt from its training part."""
     training, _, test = split_folder(folder, mode, seed=seed)
     own = np.array([place[training.source.name(row)] for row in range(len(training.source))])
     kind = choose(rows[own], training.labels, seed, CANDIDATES)
@@ -86,7 +86,7 @@ def landmarks_of(benchmark: Benchmark) -> IntArray:
 
 
 def described(library: str, folder: str) -> tuple[list[str], FloatArray]:
-    """Names below a folder of a library's photos, and their descriptors, (n, dim)."""
+    """Names, below a folder, of a library's photos, and their descriptors, (n, dim)."""
     root = Path(folder).resolve()
     with closing(Library(library)) as opened:
         pages = (entry for page in opened.catalogue.pages() for entry in page if entry[1] is not None)
@@ -97,7 +97,7 @@ def described(library: str, folder: str) -> tuple[list[str], FloatArray]:
 
 
 def made_up(photos: int, dim: int, landmarks: int) -> tuple[FloatArray, IntArray]:
-    """Landmarks in all directions, and photos about them that vary more in some directions than in others."""
+    """Synthetic landmarks in all directions, with photos that vary more in some directions than in others."""
     generator = np.random.default_rng(0)
     labels = generator.integers(0, landmarks, photos)
     spread = generator.uniform(0.5, 4, dim)
@@ -107,8 +107,8 @@ def made_up(photos: int, dim: int, landmarks: int) -> tuple[FloatArray, IntArray
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", help="with a sub-folder a landmark")
-    parser.add_argument("library", nargs="?", help="which holds its photos")
+    parser.add_argument("folder", nargs="?", help="a folder with one sub-folder per landmark")
+    parser.add_argument("library", nargs="?", help="a library with its photos")
     parser.add_argument("--made-up", type=int, nargs=3, metavar=("PHOTOS", "DIM", "LANDMARKS"))
     arguments = parser.parse_args()
     if arguments.made_up is not None:

@@ -1,8 +1,8 @@
-"""ASMK over made-up local features: the plain way, the package's own pipeline, and ours, with one codebook.
+"""ASMK over synthetic local features: a plain version, the package's own pipeline, and ours, with one codebook.
 
-2,000 images of 300 descriptors of 128 dimensions around 20,000 places, 20 queries that are gallery images with new
-noise. Plain: a matrix product per image for the words, a loop over its words, and for each query a loop over the
-gallery that compares the words in common. The package: its own aggregation and inverted file, filled entry by entry.
+2,000 images of 300 descriptors of 128 dimensions around 20,000 places, and 20 queries that are gallery images with
+new noise. Plain: a matrix product per image to find the words, a loop over its words, and for each query a loop over
+the gallery that compares common words. The package: its own aggregation and inverted file, filled entry by entry.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def plain_scores(query: Words, gallery: list[Words]) -> NDArray[np.float64]:
 
 
 def package(centroids: NDArray[np.float32]) -> Any:
-    """The package's pipeline, with a codebook and nothing built."""
+    """The package's pipeline, with a codebook and no inverted file yet."""
     words = PackageCodebook(FaissL2Index(), size=len(centroids))
     words.index(centroids)
     build = {"kernel": {"binary": True}, "ivf": {"use_idf": False}, "quantize": {"multiple_assignment": 1}}
@@ -110,10 +110,10 @@ def main() -> None:
         ours[query, positions] = values
 
     for name, (index, search) in times.items():
-        print(f"{name:>8}: index {index:6.2f} s, {1000 * search / QUERIES:7.2f} ms a query")
+        print(f"{name:>8}: index {index:6.2f} s, {1000 * search / QUERIES:7.2f} ms per query")
     first = np.mean([positions[0] == query for query, (positions, _) in enumerate(found)])
     print(
-        f"inverted file {asmk.bytes_per_image:.0f} bytes an image; largest difference of a score from plain "
+        f"inverted file {asmk.bytes_per_image:.0f} bytes per image; largest difference of a score from plain "
         f"{np.abs(ours - expected).max():.1e}, from the package {np.abs(ours - dense).max():.1e}; "
         f"the query's own image first for {first:.0%}"
     )

@@ -1,10 +1,10 @@
-"""Flip and colour changes on a whole batch, ours, beside the same work image by image as loader workers do it.
+"""Flip and colour changes of a whole batch, compared with the same work image by image as in loader workers.
 
     PYTHONPATH=. python experiments/benchmarks/augmentation.py [--batch N] [--rounds N]
 
-All start from uint8 crops and end with a normalised float32 batch, on the CPU, with as many threads as torch takes.
-"Image by image" is our own function on batches of one, with the same result; torchvision's is its v2 transforms.
-Medians over several rounds are printed.
+All versions turn uint8 crops into a normalised float32 batch, on the CPU, with torch's default number of threads.
+"Image by image" is our own function on batches of one, with the same result; torchvision's version is its v2
+transforms. Prints medians over several rounds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def ways(batch: int, size: int) -> dict[str, Callable[[], Tensor]]:
-    """What is compared; our two forms give the same batch."""
+    """The compared versions; our two versions give the same batch."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8, generator=generator)
     draws = torch.rand(batch, NUM_DRAWS, generator=generator)
@@ -68,7 +68,7 @@ def ways(batch: int, size: int) -> dict[str, Callable[[], Tensor]]:
 
 
 def measure(forms: dict[str, Callable[[], Tensor]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each form in each round; they take turns."""
+    """Seconds of each version in each round; they alternate."""
     seconds: dict[str, list[float]] = {name: [] for name in forms}
     for number in range(rounds + 1):
         for name, form in forms.items():
@@ -80,7 +80,7 @@ def measure(forms: dict[str, Callable[[], Tensor]], rounds: int) -> dict[str, li
 
 
 def report(size: int, seconds: dict[str, list[float]]) -> None:
-    """Milliseconds, and how many times faster ours is, by medians."""
+    """Print median milliseconds, and how many times faster ours is."""
     for name, values in seconds.items():
         ratio = statistics.median(other / own for own, other in zip(seconds[OURS], values, strict=True))
         print(f"{size:>5} px  {name:<34}{1000 * statistics.median(values):>9.1f} ms{ratio:>8.2f}x")

@@ -1,12 +1,12 @@
-"""Decoding only a crop's part of a JPEG, by TurboJPEG 3's cropping region, beside our decoding of the whole.
+"""Decoding only the cropped part of a JPEG with TurboJPEG 3's cropping region, compared with decoding the whole image.
 
     PYTHONPATH=. python experiments/benchmarks/crop_region.py --library FILE [--photos DIR]
 
-Random crops of the images of `loader.py`, at the scale at which the loader decodes them, in this one process and
-thread: CPU time of decoding and cutting, in turn image by image, medians over several rounds. A region can end with
-the crop, behind which TurboJPEG reads nothing more, or with the image, so that the coding of everything is read.
-Every crop is compared with that of the whole. Then eight bytes of each file are overwritten somewhere behind its
-header, several times over, and the files are counted that each way refuses of those that the whole refuses.
+Random crops of the images of `loader.py`, at the scale at which the loader decodes them, in one process and one
+thread. Measures the CPU time of decoding and cutting; versions alternate image by image; medians over several rounds.
+A region ends either with the crop, after which TurboJPEG reads nothing, or with the image, so that all data is read.
+Every crop is compared with that of the whole image. Then eight bytes after the header of each file are overwritten,
+several times, and of the files that decoding the whole image refuses, those that each version refuses are counted.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from experiments.benchmarks.loader import HEIGHT, SIZES, WIDTH, write_images
 from dolglab.contracts import TrainingSet
 from dolglab.data.crops import Box, CropRange, random_box
 
-# As the loader decodes: by SIMD, or whole.
+# The scales at which the loader decodes: those with SIMD, or full size.
 SCALES = ((1, 8), (1, 4), (3, 8), (1, 2), (1, 1))
 OPTIONS = {"fastdct": True, "fastupsample": True, "min_factor": 2}
 WHOLE, TO_THE_END, TO_THE_CROP = "the whole, simplejpeg", "a region to the image's end", "a region to the crop's end"
 # turbojpeg.h: a handle that decompresses, pixels as RGB, and parameters.
 DECOMPRESS, RGB = 1, 0
 STOP_ON_WARNING, SUBSAMPLING, FAST_UPSAMPLING, FAST_DCT = 0, 4, 9, 10
-# Width and height of what is coded together: 444, 422, 420, grey, 440, 411.
+# Width and height of a coding unit (MCU): 444, 422, 420, grey, 440, 411.
 BLOCKS = ((8, 8), (16, 8), (16, 16), (8, 8), (8, 16), (32, 8))
 
 Decode = Callable[[bytes, "Part"], np.ndarray]
@@ -103,7 +103,7 @@ class TurboJPEG:
 
 
 def main() -> None:
-    """Write the images, measure, count the damage that is noticed."""
+    """Write the images, measure, and count the damage that is detected."""
     parser = argparse.ArgumentParser(description="Decoding a crop's part of a JPEG.")
     parser.add_argument("--library", default="libturbojpeg.so.0", help="a file with TurboJPEG 3's functions")
     parser.add_argument("--photos", type=Path, help="a folder of real JPEG photographs to use as the images' content")
@@ -118,7 +118,7 @@ def main() -> None:
     memory = np.empty(3 * HEIGHT * WIDTH, np.uint8)
 
     def whole(data: bytes, part: Part) -> np.ndarray:
-        # What is asked for is no less than the next scale down gives.
+        # The requested size is at least that of the next smaller scale.
         pixels = simplejpeg.decode_jpeg(
             data, "RGB", min_height=part.height, min_width=part.width, buffer=memory, **OPTIONS
         )
@@ -154,7 +154,7 @@ def random_part(size: int, rng: np.random.Generator) -> Part:
 
 
 def measure(ways: dict[str, Decode], training: TrainingSet, size: int, rounds: int) -> None:
-    """Print milliseconds an image, the ratio to the whole, and whether the pixels are the same."""
+    """Print milliseconds per image, the ratio to the whole, and whether the pixels are the same."""
     spent: dict[str, list[float]] = {name: [] for name in ways}
     different = dict.fromkeys(ways, 0)
     for number in range(rounds):
@@ -177,12 +177,12 @@ def measure(ways: dict[str, Decode], training: TrainingSet, size: int, rounds: i
 
 
 def damage(ways: dict[str, Decode], training: TrainingSet, tries: int) -> None:
-    """Print how many damaged files each way refuses, of those that the whole refuses."""
+    """Print how many of the damaged files that decoding the whole image refuses each version refuses."""
     rng = np.random.default_rng(0)
     refused = dict.fromkeys(ways, 0)
     for number in range(tries):
         data = bytearray(training.source.read(number % len(training)))
-        # Behind the header.
+        # After the header.
         place = int(rng.integers(1000, len(data) - 8))
         data[place : place + 8] = rng.bytes(8)
         part = random_part(SIZES[0], rng)

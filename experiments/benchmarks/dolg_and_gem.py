@@ -1,9 +1,9 @@
-"""A training step of DOLG beside one of GeM, its global branch, as `experiment=demo` has them: images a second.
+"""Training steps of DOLG and of GeM, its global branch, with the settings of `experiment=demo`: images per second.
 
     PYTHONPATH=. python experiments/benchmarks/dolg_and_gem.py
 
-Both take their steps in turn on batches of 32 random images of 144 px with 120 landmarks, with the backbone frozen
-(eval mode, no gradient) and trained; medians. Loader and augmentation, which are the same for both, are not in it.
+Both alternate on batches of 32 random images of 144 px with 120 landmarks, with the backbone frozen (eval mode, no
+gradient) and trained; medians. Loader and augmentation, which are the same for both, are not included.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Trainee:
 
 
 def main() -> None:
-    """Time and print."""
+    """Measure and print."""
     trainees = {name: Trainee(name) for name in MODELS}
     size = trainees[MODELS[0]].size
     images = torch.randn(BATCH, size, size, 3).permute(0, 3, 1, 2)

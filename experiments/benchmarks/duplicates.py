@@ -1,10 +1,9 @@
-"""Near-duplicates of a library: photos compared within cells beside each with each, and the share of pairs found.
+"""Near-duplicates of a library: comparison within cells and of all pairs, and the share of pairs found.
 
     OMP_NUM_THREADS=1 PYTHONPATH=. python experiments/benchmarks/duplicates.py [--images N] [--photos DIR]
 
-Descriptors are those of one_bit_codes.py. A fifth of them are made near copies of others, with cosines of 0.9 to 1.
-Times are the process's own. Everything lies in the system's temporary folder (1 GB for 100,000) and is removed at the
-end.
+Descriptors are those of one_bit_codes.py. A fifth of them are near copies of others, with cosines of 0.9 to 1. Times
+are processor times. Files are in the system's temporary folder (1 GB for 100,000) and are removed at the end.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ BLOCK = 10_000
 
 def main() -> None:
     """Make the descriptors, compare, print."""
-    parser = argparse.ArgumentParser(description="Near-duplicates within cells beside each with each.")
+    parser = argparse.ArgumentParser(description="Near-duplicates within cells, and of all pairs.")
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--photos", help="a folder of photographs")
     options = parser.parse_args()
@@ -42,10 +41,10 @@ def main() -> None:
 
 
 def compare(name: str, folder: Path, gallery: Table) -> None:
-    """Both ways over one library."""
+    """Both methods on one library."""
     rng, count = np.random.default_rng(0), len(gallery)
     copies, originals = np.split(rng.permutation(count)[: 2 * (count // 5)], 2)
-    # A step of this length from a vector of length 1 has cosines from 0.9 on.
+    # A step of this length from a vector of length 1 gives cosines of at least 0.9.
     steps = normalised(rng.standard_normal((len(copies), DIM))) * rng.uniform(0, 0.48, (len(copies), 1)).astype(
         np.float32
     )
@@ -64,7 +63,7 @@ def compare(name: str, folder: Path, gallery: Table) -> None:
     library.close()
     (slow, exact), (fast, cells) = found
     print(
-        f"{name}: each with each {slow:.1f} s, within cells {fast:.1f} s, {slow / fast:.1f} times less; of "
+        f"{name}: all pairs {slow:.1f} s, within cells {fast:.1f} s, {slow / fast:.1f} times faster; of "
         f"{len(exact):,} pairs with a cosine of {COSINE} or more {np.isin(exact, cells).mean():.5f} found",
         flush=True,
     )

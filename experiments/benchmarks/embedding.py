@@ -1,11 +1,11 @@
-"""`embed` as a whole command beside an earlier version of it and a plain loop of onnxruntime, on real photographs.
+"""The complete command `embed`, compared with an earlier version and a plain onnxruntime loop, on real photos.
 
     PYTHONPATH=src python experiments/benchmarks/embedding.py --photos FOLDER [--before CHECKOUT] [--burner]
 
-Each is a process of its own, in turn, medians of several rounds: seconds, seconds of processor time and peak memory.
-The plain loop reads, decodes, shrinks and describes one photo after another by an ONNX file that lies ready, as
-onnxruntime does it by itself, and writes one .npy. Of an earlier checkout (the import package was `src` then) its
-default and its `--backend onnx`, whose exported file lies ready too. `--burner` has another process keep a core busy.
+Each runs in its own process, in turn; medians of several rounds: seconds, processor seconds and peak memory. The
+plain loop reads, decodes, shrinks and describes one photo after another with an existing ONNX file and onnxruntime's
+defaults, and writes one .npy. The earlier checkout (whose import package was `src`) runs its default and its
+`--backend onnx`, whose exported file also exists already. With `--burner`, another process keeps one core busy.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# A process counts the memory of the one that started it as its own peak: this one stays small.
+# A process's peak includes the memory of the process that started it, so this one stays small.
 EXPORT = """
 import sys
 from pathlib import Path
@@ -56,13 +56,13 @@ def cost(command: list[str], folder: Path) -> Cost:
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        sys.exit(f"it failed: {' '.join(command)}")
+        sys.exit(f"failed: {' '.join(command)}")
     return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 @contextmanager
 def neighbour(wanted: bool) -> Iterator[None]:
-    """With a process beside that keeps a core busy, where one is wanted."""
+    """With another process that keeps a core busy, if requested."""
     process = subprocess.Popen([sys.executable, "-c", BUSY]) if wanted else None
     try:
         yield
@@ -73,7 +73,7 @@ def neighbour(wanted: bool) -> Iterator[None]:
 
 
 def chosen(photos: Path, count: int) -> list[str]:
-    """So many JPEGs below a folder, evenly."""
+    """This many JPEGs of a folder, evenly chosen."""
     files = sorted(str(path.resolve()) for path in photos.rglob("*.jpg"))
     return [files[number * len(files) // count] for number in range(count)] if count < len(files) else files
 
@@ -104,7 +104,7 @@ def main() -> None:
             commands["before: embed --backend onnx"] = ([*ours, "--backend", "onnx"], options.before)
         for count in (1, *options.counts):
             listed.write_text("\n".join(chosen(options.photos, count)))
-            # One photo is the first turn, which exports what is to be exported.
+            # The first round has one photo and exports the ONNX files.
             rounds = options.rounds if count > 1 else 1
             costs: dict[str, list[Cost]] = {name: [] for name in commands}
             for _ in range(rounds):

@@ -1,9 +1,9 @@
-"""Multi-scale extraction, ours beside the plain way: R50 + ASPP, the paper's five scales, ROxford-shaped images.
+"""Multi-scale extraction, ours and a plain version: R50 + ASPP, the paper's five scales, images shaped like ROxford's.
 
-Plain: one image at a time, the network as it was trained, contiguous, with the textbook's fusion on the whole map.
-Ours: what evaluation does, that is batch norms folded, channels last, images grouped by shape, the closed form of
-fusion. Random weights (the arithmetic is the same), in turn, medians of several rounds; the smallest cosine between
-the two is printed.
+Plain: one image at a time, the network as it was trained, contiguous, with the textbook fusion on the whole map.
+Ours: as in an evaluation, with batch norms folded, channels last, images grouped by shape, and the closed form of the
+fusion. Random weights (the arithmetic is the same), in turn, medians of several rounds. Also prints the smallest
+cosine between the two descriptors of an image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import DOLG
 from dolglab.models.local_branch import LocalBranch
 
-# Height and width of most photographs of ROxford5k, upright and lying.
+# Height and width of most photographs of ROxford5k, portrait and landscape.
 SHAPES = ((768, 1024), (768, 1024), (1024, 768), (768, 1024))
 
 
@@ -77,7 +77,7 @@ def main() -> None:
     count = len(images)
     print(
         f"extraction, R50 + ASPP, five scales, {count} images of 1024 x 768, {torch.get_num_threads()} threads: plain "
-        f"{slow / count:.2f} s an image, ours {fast / count:.2f} s, {slow / fast:.2f} times faster, "
+        f"{slow / count:.2f} s per image, ours {fast / count:.2f} s, {slow / fast:.2f} times faster, "
         f"smallest cosine {cosine:.6f}"
     )
 

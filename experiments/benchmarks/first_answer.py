@@ -1,10 +1,10 @@
-"""What a first answer costs: `search` for one photo, `library info` and mistakes, beside a plain script.
+"""The cost of a first answer: `search` for one photo, `library info` and mistakes, compared with a plain script.
 
     PYTHONPATH=src python experiments/benchmarks/first_answer.py [--photos FOLDER]
 
-Each is a process of its own, in turn, medians of several rounds: processor time and peak memory. The plain script does
-what a search does with onnxruntime, faiss and sqlite3, on an ONNX file, descriptors and names that lie ready. Photos
-are made up, 1024 x 768, where no folder is named.
+Each runs in its own process, in turn; medians of several rounds: processor time and peak memory. The plain script
+does the same as a search, with onnxruntime, faiss and sqlite3, on an existing ONNX file, descriptors and names.
+Without a folder, photos are synthetic, 1024 x 768.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# A process counts the memory of the one that started it as its own peak: this one stays small.
+# A process's peak includes the memory of the process that started it, so this one stays small.
 PREPARE = """
 import sqlite3, subprocess, sys
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Orthogonal fusion with pooling: the closed form beside the textbook form, at 1024 x 32 x 32, batch 8.
+"""Orthogonal fusion with pooling: the closed form and the textbook form, at 1024 x 32 x 32, batch 8.
 
 Textbook: the projection of every position on the global feature, as a map; its subtraction; concatenation with the
-global feature spread over the map; average pooling. Forward alone (as in extraction) and forward with backward (as in
+global feature at every position; average pooling. Forward alone (as in extraction) and forward with backward (as in
 training), in turn, medians of several rounds.
 """
 
@@ -47,7 +47,7 @@ def seconds(work: Callable[..., None], *arguments: object) -> float:
 
 
 def compare(work: Callable[..., None], local: Tensor, global_: Tensor) -> tuple[float, float]:
-    """Median seconds of the textbook form and of ours, taken in turn after one round of warming up."""
+    """Median seconds of the textbook form and of ours, alternating, after one warm-up round."""
     times = [
         (seconds(work, textbook, local, global_), seconds(work, orthogonal_fusion, local, global_))
         for _ in range(ROUNDS + 1)

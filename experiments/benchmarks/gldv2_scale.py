@@ -1,12 +1,12 @@
-"""The data path at GLDv2's cardinality: index, first batch, memory, and reading from archives beside two plain ways.
+"""The data path at GLDv2's size: indexing, first batch, memory, and reading from archives or in two other ways.
 
     PYTHONPATH=. python experiments/benchmarks/gldv2_scale.py [--root DIR] [--images N] [--archives N] [--landmarks N]
 
-Made-up data of the real form: 1,580,470 small JPEGs in 500 archives with `train_clean.csv` of 81,313 landmarks,
-written once below `--root` (some 4 GB, a minute) and used again. Printed are the time of `src.prepare mode=index`, that
-from `python -m src.train` to the first batch with the index present, the memory of the main process and of a loader
-worker over 100,000 samples, and images per second of `TarSource` beside unpacked files and beside reading archives
-from end to end, both with what the system caches and without.
+Synthetic data in the real format: 1,580,470 small JPEGs in 500 archives, with a `train_clean.csv` of 81,313
+landmarks. It is written once below `--root` (about 4 GB, a minute) and reused. Prints the time of `src.prepare
+mode=index`; the time from `python -m src.train` to the first batch with the index present; the memory of the main
+process and of a loader worker over 100,000 samples; and images per second of `TarSource`, of unpacked files, and of
+reading archives sequentially, each with and without the system's file cache.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ NO_TEST = ("~data.test.roxford5k", "~data.test.rparis6k", "logger=none")
 
 
 def main() -> None:
-    """Make the data where they are not there, measure, print."""
+    """Make missing data, measure, and print."""
     parser = argparse.ArgumentParser(description="The data path at GLDv2's cardinality.")
     parser.add_argument("--root", type=Path, default=Path("data/gldv2_scale"))
     parser.add_argument("--images", type=int, default=1_580_470)
@@ -68,13 +68,13 @@ def main() -> None:
 
 
 def image_ids(count: int) -> NDArray[np.uint64]:
-    """Ascending ids, spread over all of them."""
+    """Ascending ids, spread over the whole range."""
     drawn = np.random.default_rng(SEED).integers(0, 2**64, int(count * 1.01), np.uint64)
     return np.unique(drawn)[:count]
 
 
 def make(root: Path, ids: NDArray[np.uint64], archives: int, landmarks: int) -> None:
-    """Archives and csv in the published form; every image one of a few hundred small photo-like ones."""
+    """Archives and csv in the published form; each image is one of a few hundred small synthetic ones."""
     start = time.perf_counter()
     rng = np.random.default_rng(SEED)
     pool = [_picture(rng) for _ in range(POOL)]
@@ -103,7 +103,7 @@ def _picture(rng: np.random.Generator) -> bytes:
 
 
 def index_time(root: Path) -> None:
-    """All of it anew, and again where nothing changed."""
+    """Index everything, and then again without changes."""
     shutil.rmtree(root / "train" / INDEX_FOLDER, ignore_errors=True)
     for what in ("index", "index again, nothing changed"):
         start = time.perf_counter()
@@ -112,7 +112,7 @@ def index_time(root: Path) -> None:
 
 
 def first_batch(root: Path) -> None:
-    """Until the training step has its first batch: imports, csv, split, benchmark, network, loader."""
+    """Time until the first batch of a training: imports, csv, split, benchmark, network, loader."""
     command = [*TRAIN, *SMALL, *NO_TEST, f"data.root={root}", "data.batch_size=8", "data.validation={}"]
     command += ["trainer._target_=experiments.benchmarks.gldv2_scale.stopping_trainer"]
     for what, holdout in [("all images", 0), ("a fifth held out, 4,000 of it checked", 0.2)]:
@@ -129,7 +129,7 @@ def first_batch(root: Path) -> None:
 
 
 def stopping_trainer(**options: object):
-    """A trainer that ends the process when its first batch is there."""
+    """A trainer that ends the process when it gets its first batch."""
     import lightning as L
     from lightning.pytorch.callbacks import Callback
 
@@ -160,7 +160,7 @@ def memory(root: Path) -> None:
 
 
 def private_memory() -> dict[int, float]:
-    """Megabytes that each of this process and its children shares with no other."""
+    """Private megabytes of this process and of each of its children."""
     own = os.getpid()
     children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
     return {process: _private(process) for process in (own, *map(int, children))}
@@ -182,7 +182,7 @@ def reading(root: Path, ids: NDArray[np.uint64], archives: int) -> None:
     ways: dict[str, tuple[Callable[[], int], list[Path]]] = {
         "TarSource, at random": (_random(TarSource(root, "train", chosen), rng), paths),
         "unpacked files, at random": (_random(GLDv2Source(unpacked, "train", chosen), rng), [unpacked]),
-        "archives from end to end (tarfile)": (lambda: sum(1 for _ in _sequential(paths)), paths),
+        "archives sequentially (tarfile)": (lambda: sum(1 for _ in _sequential(paths)), paths),
     }
     print(f"images/s, one process, of {len(chosen):,} images in {few} archives (median of {ROUNDS})")
     for cached in (True, False):
@@ -232,13 +232,13 @@ def _unpack(paths: list[Path], home: Path) -> list[str]:
 
 
 def _remember(places: list[Path]) -> None:
-    """Have the system cache these files."""
+    """Read these files into the system's cache."""
     for file in _files(places):
         file.read_bytes()
 
 
 def _forget(places: list[Path]) -> None:
-    """Have the system drop what it caches of these files."""
+    """Remove these files from the system's cache."""
     for file in _files(places):
         handle = os.open(file, os.O_RDONLY)
         os.fsync(handle)

@@ -1,10 +1,10 @@
-"""The prediction head at GLDv2-clean's size: plain, on two gloo processes with a copy each, and class-parallel.
+"""The prediction head at GLDv2-clean's size: in one process, copied to two gloo processes, and class-parallel.
 
     PYTHONPATH=. python experiments/benchmarks/head.py
 
-81,313 classes, 512-d descriptors, a global batch of 128, SGD with momentum. A step is forward, backward, the averaging
-of the gradient where the head is copied, and the update; medians. Memory is the head, its gradient and its momentum,
-and the peak of a process beyond what it held before the head was made (Linux).
+81,313 classes, descriptors of 512 values, a global batch of 128, SGD with momentum. A step is forward, backward, the
+averaging of the gradient if the head is copied, and the update; medians. Memory is that of the head, its gradient and
+its momentum, and the peak of a process in addition to what it used before the head was created (Linux).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CLASSES, DIM, BATCH, ROUNDS = 81_313, 512, 128, 5
 
 
 def measure(kind: str, rank: int, world: int, meeting: str) -> tuple[float, float, float, float]:
-    """Seconds a step, loss of the first step, megabytes of weight, gradient and momentum, and peak megabytes."""
+    """Seconds per step, loss of the first step, megabytes of weight, gradient and momentum, and peak megabytes."""
     torch.set_num_threads(2 // world)
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
@@ -59,7 +59,7 @@ def measure(kind: str, rank: int, world: int, meeting: str) -> tuple[float, floa
 
 
 def average(weight: nn.Parameter, loss: Tensor, world: int) -> None:
-    """What DDP does with the gradient of a head that every process has a copy of."""
+    """Average the gradient of a head that every process has a copy of, as DDP does."""
     assert weight.grad is not None
     dist.all_reduce(weight.grad)
     weight.grad /= world
@@ -73,7 +73,7 @@ def mean(x: Tensor, world: int) -> Tensor:
 
 
 def status_megabytes(field: str) -> float:
-    """A figure of /proc/self/status, which it gives in kB."""
+    """A value of /proc/self/status, in MB (there in kB)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
@@ -87,8 +87,8 @@ def main() -> None:
             found = pool.starmap(measure, arguments, chunksize=1)
         seconds, loss, held, peak = found[0]
         print(
-            f"{kind:>14}, {world} process{'es' if world > 1 else '  '}: {seconds:5.2f} s a step, loss {loss:.4f}, "
-            f"{held:4.0f} MB of weight, gradient and momentum a process, peak {peak:5.0f} MB",
+            f"{kind:>14}, {world} process{'es' if world > 1 else '  '}: {seconds:5.2f} s per step, loss {loss:.4f}, "
+            f"{held:4.0f} MB of weight, gradient and momentum per process, peak {peak:5.0f} MB",
             flush=True,
         )
 

@@ -1,12 +1,12 @@
-"""Indexes of made-up descriptors, 512-d: time to build, memory, speed and recall, beside the exact answers.
+"""Indexes of synthetic descriptors of 512 values: build time, memory, speed and recall, compared with exact answers.
 
     PYTHONPATH=. python experiments/benchmarks/index.py [--images N] [--small N] [--queries N]
 
-Descriptors lie around centres, 50 to a centre, and vary along 512 directions of falling strength that no axis follows;
-a query is another draw near one of them. `flat`, `ivf_flat`, `ivf_pq` and `rabitq` index `--images`, `hnsw` and
-`opq_pq` as many as `--small`. Plain numpy (a product and a partial sort for each part of the gallery) gives the exact
-answers, 100 for each query. Queries are asked all together, and some of them one by one. `lists None` is the square
-root of the number of images. What is written lies in the system's temporary folder and is removed at the end (some 5 GB
+Descriptors are clustered, 50 per centre, and vary along 512 directions of decreasing variance that are not the axes;
+a query is another sample near one of them. `flat`, `ivf_flat`, `ivf_pq` and `rabitq` index `--images` descriptors,
+`hnsw` and `opq_pq` index `--small`. Plain numpy (a product and a partial sort for each part of the gallery) gives the
+exact answers, 100 per query. Queries are searched in one batch, and some of them one by one. `lists None` is the
+square root of the number of images. Files are in the system's temporary folder and are removed at the end (about 5 GB
 for a million).
 """
 
@@ -29,13 +29,13 @@ from dolglab.retrieval.rabitq import RaBitQIndex
 Table = NDArray[np.float32]
 SEED, DIM, K = 0, 512, 100
 PER_CENTRE = 50
-# How far members lie from their centre, and queries from a member, beside how far centres lie from each other.
+# Distances of members from their centre, and of queries from a member, relative to those between centres.
 SPREAD, DISTANCE = 0.7, 0.7
 ROWS = 65_536
 ALONE = 20
 WIDTHS = (10, 8, 9, 8, 15, 10, 9, 8, 8)
 
-# An index, and the setting that is varied in searching it with its values.
+# An index, and the search setting that is varied, with its values.
 Kind = tuple[Callable[[], Index], str, tuple[int, ...]]
 LARGE: tuple[Kind, ...] = (
     (FlatIndex, "", (0,)),
@@ -63,11 +63,11 @@ def main() -> None:
         print(row("", "", "s", "vector", "in ms", "", "a second", "one", "@10", "@100"))
         for kinds, images in ((LARGE, options.images), (SMALL, options.small)):
             compare(kinds, *make(Path(folder), images, options.queries), Path(folder))
-    print(f"\nall of it: {since(start):.0f} s")
+    print(f"\ntotal: {since(start):.0f} s")
 
 
 def compare(kinds: tuple[Kind, ...], gallery: Table, queries: Table, folder: Path) -> None:
-    """Rows for each kind and way to search it; numpy's exact answers first."""
+    """Print rows for each kind and setting; numpy's exact answers first."""
     exact = plain(gallery, queries)
     images = f"{len(gallery):,}"
     speeds = a_second(lambda asked: plain(gallery, asked), queries)
@@ -97,7 +97,7 @@ def compare(kinds: tuple[Kind, ...], gallery: Table, queries: Table, folder: Pat
 
 
 def a_second(search: Callable[[Table], object], queries: Table) -> tuple[str, str]:
-    """Queries a second: all together, and some one by one."""
+    """Queries per second: all in one batch, and some one by one."""
     start = time.perf_counter()
     search(queries)
     together = since(start)
@@ -131,7 +131,7 @@ def make(folder: Path, images: int, count: int) -> tuple[Table, Table]:
 
 
 def drawn(rng: np.random.Generator, rows: int, directions: Table) -> Table:
-    """Normal draws along the directions, each with its strength."""
+    """Normal samples along the directions, scaled by their strengths."""
     return rng.standard_normal((rows, DIM), np.float32) @ directions
 
 
@@ -155,7 +155,7 @@ def plain(gallery: Table, queries: Table) -> NDArray[np.int64]:
 
 
 def since(start: float) -> float:
-    """Seconds since then."""
+    """Seconds since a time."""
     return time.perf_counter() - start
 
 

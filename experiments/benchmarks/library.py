@@ -1,9 +1,10 @@
-"""A library of photos: how fast it is filled, searched and changed, and what re-ranking gives.
+"""A library of photos: speed of adding, searching and changing, and the effect of re-ranking.
 
-Filling, ours (threads that read, batches by shape, batch norms folded) beside the plain way (one image at a time, the
-network as it is), on photos written for it. Searching and changing, for each store, with random descriptors of 512
-values about 1,000 centres, through the library's own calls, names and all. With `--photos FOLDER` (one sub-folder a
-landmark) how many photos find another of their landmark first, before and after re-ranking.
+Adding: ours (threads that read, batches by shape, batch norms folded) and a plain version (one image at a time, the
+network unchanged), on photos written for this purpose. Searching and changing: for each store, with random
+descriptors of 512 values around 1,000 centres, through the library's own calls, including names. With `--photos
+FOLDER` (one sub-folder per landmark): for how many photos the first answer shows the same landmark, before and after
+re-ranking.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ IDENTITY |= {"colour": "srgb", "decoding": "full"}
 
 
 def filling(folder: Path, count: int, rounds: int) -> None:
-    """Photos a second, the plain way and ours, in turn."""
+    """Photos per second of the plain version and ours, in turn."""
     rng = np.random.default_rng(0)
     for number in range(count):
         shape = (480, 640, 3) if number % 3 else (640, 480, 3)
@@ -80,7 +81,7 @@ def ours(folder: Path, loaded: LoadedExtractor, files: list[PhotoFile]) -> None:
 
 
 def searching(folder: Path, store: str, size: int) -> None:
-    """What a library of so many photos can do."""
+    """Measure a library of this many photos."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(CENTRES, DIM)).astype(np.float32)
 
@@ -141,7 +142,7 @@ def timed(work: Callable[[], object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--photos", help="a folder with one sub-folder a landmark")
+    parser.add_argument("--photos", help="a folder with one sub-folder per landmark")
     parser.add_argument("--count", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sizes", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])

@@ -1,7 +1,7 @@
-"""The memory of `src.embed` over the size of the folder: the largest resident set of a process each.
+"""The memory of `src.embed` by size of the folder: the largest resident set of a process for each size.
 
-The photos are 4,000 of random shapes (few batches are alike, which is hard on an allocator), each under as many names
-as the folder wants.
+There are 4,000 photos of random shapes (few batches are alike, which is hard on an allocator), each with as many
+names as the size requires.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def write(folder: Path) -> list[Path]:
 
 
 def peak(folder: Path, files: list[Path], size: int) -> tuple[int, float]:
-    """The largest resident set in MB of embedding so many photos, and photos a second with the start."""
+    """The largest resident set, in MB, of embedding this many photos, and photos per second including the start."""
     photos = folder / f"photos-{size}"
     photos.mkdir()
     for number in range(size):

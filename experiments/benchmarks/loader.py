@@ -1,14 +1,14 @@
-"""Training images per second on one core: our loader beside plain pipelines, with the same random crops.
+"""Training images per second on one core: our loader and plain pipelines, with the same random crops.
 
     PYTHONPATH=. python experiments/benchmarks/loader.py [--photos DIR] [--before CHECKOUT]
 
-Each pipeline turns 1024 x 768 JPEGs (quality 90) on disk into a normalised float32 batch, in one process
-and thread without workers. Time is the process's own (CPU) time, so that neighbours on a shared machine count
-less. The pipelines take turns batch by batch; medians over several rounds are printed. Pillow
-+ torchvision comes in three forms: ToTensor first and then everything on the float tensor, crop and resize of the
-Pillow image, and crop and resize of a uint8 tensor; a further reference decodes by torchvision too. `--before`
-adds the loader of another checkout and this one's once more, each in a process of its own that takes its turns with
-the others and whose memory no other pipeline has used, and says whether their batches hold the same values.
+Each pipeline turns 1024 x 768 JPEGs (quality 90) on disk into a normalised float32 batch, in one process and thread
+without workers. Times are CPU times, on which other work on a shared machine has less effect. Pipelines alternate
+batch by batch; prints medians over several rounds. Pillow + torchvision comes in three forms: ToTensor first and then
+everything on the float tensor, crop and resize of the Pillow image, and crop and resize of a uint8 tensor; another
+reference also decodes with torchvision. `--before` adds the loader of another checkout, and this one's again, each in
+its own process that takes turns with the others and shares no memory with other pipelines; it prints whether their
+batches have the same values.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ TENSOR_FIRST = "Pillow + torchvision, ToTensor"
 PIL_CROP, BYTE_CROP = "Pillow + torchvision, PIL crop", "Pillow + torchvision, uint8"
 DECODE_JPEG = "torchvision decode_jpeg + v2"
 OURS, PACKED = "ours", "ours, from images packed at 640 px"
-ALONE, BEFORE = "ours, in a process of its own", "the other checkout's, likewise"
-# What ours is to be times as fast as each, at each of `SIZES`.
+ALONE, BEFORE = "ours, in a process of its own", "the other checkout's, in a process of its own"
+# The goals: how many times as fast as each ours should be, at each of `SIZES`.
 TARGETS = {
     CV2: (1.6, 1.6),
     TENSOR_FIRST: (3.0, 3.0),
@@ -71,7 +71,7 @@ Pipeline = Callable[[Keys], Tensor]
 
 
 class Timed(NamedTuple):
-    """What a batch took, in seconds of its process, and a checksum of its values."""
+    """CPU seconds of a batch, and a checksum of its values."""
 
     seconds: float
     checksum: int
@@ -122,20 +122,20 @@ class Checkout:
         self.requests, self.answers = self.process.stdin, self.process.stdout
 
     def __call__(self, size: int, keys: Keys) -> Timed:
-        """A batch, timed in that process."""
+        """Time a batch in that process."""
         print(json.dumps([size, keys]), file=self.requests, flush=True)
         if not (answer := self.answers.readline()):
             raise SystemExit("a checkout's loader has failed, as printed above")
         return Timed(*json.loads(answer))
 
     def close(self) -> None:
-        """Let it end."""
+        """End the process."""
         self.requests.close()
         self.process.wait()
 
 
 def serve(training: TrainingSet) -> None:
-    """Answer each line of the standard input, a size and keys, by what that batch took and holds."""
+    """Answer each line of standard input, a size and keys, with the time and checksum of that batch."""
     pipelines = {size: our_pipeline(training, size) for size in SIZES}
     for line in sys.stdin:
         size, keys = json.loads(line)
@@ -143,7 +143,7 @@ def serve(training: TrainingSet) -> None:
 
 
 def packed(training: TrainingSet, folder: Path) -> TrainingSet:
-    """The same images as `task=pack` would write them."""
+    """The same images, packed as by `task=pack`."""
     folder.mkdir()
     names = [training.source.name(position) for position in range(len(training))]
     for position, name in enumerate(names):
@@ -154,7 +154,7 @@ def packed(training: TrainingSet, folder: Path) -> TrainingSet:
 def measure(
     training: TrainingSet, smaller: TrainingSet, size: int, rounds: int, batch: int, others: dict[str, Checkout]
 ) -> dict[str, list[float]]:
-    """Images per second of each pipeline in each round, ours first; every round has crops of its own."""
+    """Images per second of each pipeline in each round, ours first; every round has different crops."""
     pipelines = make_pipelines(training, smaller, size)
     ways: dict[str, Callable[[Keys], Timed]] = {name: partial(timed, pipeline) for name, pipeline in pipelines.items()}
     ways |= {title: partial(other, size) for title, other in others.items()}
@@ -173,12 +173,12 @@ def measure(
         for name, spent in seconds.items():
             rates[name].append(len(keys) / spent)
     if others:
-        print(f"{size} px: the other checkout's batches hold {'the same' if same else 'other'} values")
+        print(f"{size} px: the other checkout's batches have {'the same' if same else 'other'} values")
     return rates
 
 
 def timed(pipeline: Pipeline, keys: Keys) -> Timed:
-    """What one batch takes of this process's time."""
+    """CPU seconds of one batch."""
     start = time.process_time()
     images = pipeline(keys)
     seconds = time.process_time() - start
@@ -199,7 +199,7 @@ def our_pipeline(training: TrainingSet, size: int) -> Pipeline:
 
 
 def make_pipelines(training: TrainingSet, smaller: TrainingSet, size: int) -> dict[str, Pipeline]:
-    """Ours and the references."""
+    """Our loader and the references."""
     backbone = Backbone("resnet18.tv_in1k", pretrained=False)
     augmentation = Augmentation()
     mean, std = np.array(backbone.mean, np.float32), np.array(backbone.std, np.float32)
@@ -250,7 +250,7 @@ def make_pipelines(training: TrainingSet, smaller: TrainingSet, size: int) -> di
 
 
 def write_images(folder: Path, count: int, photos: Path | None) -> TrainingSet:
-    """`count` JPEGs in `folder`: cuts from the photographs, or made up when there are none."""
+    """`count` JPEGs in `folder`: cut from the photographs, or synthetic without any."""
     folder.mkdir(exist_ok=True)
     files = sorted(photos.rglob("*.jpg")) if photos else []
     if photos and not files:
@@ -266,14 +266,14 @@ def write_images(folder: Path, count: int, photos: Path | None) -> TrainingSet:
 
 
 def training_set(folder: Path) -> TrainingSet:
-    """What `write_images` has written there."""
+    """The images that `write_images` wrote."""
     names = sorted(file.name for file in folder.iterdir())
     labels = np.zeros(len(names), np.int64)
     return TrainingSet(FolderSource(folder, names), stable_ids(names), labels, np.array(["all"]))
 
 
 def cut(file: Path, rng: np.random.Generator) -> np.ndarray:
-    """A random part of a photograph, as it is where it is large enough, else enlarged."""
+    """A random part of a photograph, enlarged if the photograph is too small."""
     photo = cv2.imread(str(file))
     if photo is None:
         raise SystemExit(f"cannot read {file}")

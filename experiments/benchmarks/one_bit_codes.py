@@ -1,16 +1,16 @@
-"""A library's one-bit codes beside a scan of everything, and beside other approximate indexes: time, memory, recall.
+"""A library's one-bit codes, compared with a full scan and with other approximate indexes: time, memory, recall.
 
     OMP_NUM_THREADS=1 PYTHONPATH=. python experiments/benchmarks/one_bit_codes.py --photos DIR [--images N]
         [--queries N] [--scans N] [--peers N]
 
-Descriptors of 512 values: made up around centres, as for index.py, and with `--photos` real ones (EfficientNet-Lite0,
-GeM, of the photos and of parts of them, at 512 and 256 pixels, projected to 512 values by PCA), expanded to the same
-number by random steps along the directions in which they vary. They lie in segments of a library, mapped from files.
-Each query is asked by codes and, `--scans` of them, of everything in turn; the times are the process's own, medians,
-and recall is of the exact first answers, which all queries get in one scan. Of at most a million, product codes are
-trained and asked too (`ivf_pq`, which libraries had before), and of peers that are installed (usearch with int8,
-hnswlib, ScaNN) `--peers` descriptors are indexed, in the same run. Everything lies in the system's temporary folder
-(2.2 GB for a million) and is removed at the end.
+Descriptors have 512 values: synthetic ones around centres, as in index.py, and with `--photos` real ones
+(EfficientNet-Lite0, GeM, of photos and parts of them, at 512 and 256 pixels, projected to 512 values by PCA),
+extended to the same number by random steps along the directions in which they vary. They are in segments of a
+library, mapped from files. Each query is searched by codes and, for `--scans` of them, by a full scan in turn; times
+are processor times, medians; recall refers to the exact first answers, which all queries get in one scan. For at most
+a million descriptors, product codes (`ivf_pq`, which libraries used before) are trained and searched too; and
+`--peers` descriptors are indexed in the same run by other libraries that are installed (usearch with int8, hnswlib,
+ScaNN). Files are in the system's temporary folder (2.2 GB for a million) and are removed at the end.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from dolglab.retrieval.rabitq import FastScanCodes, RaBitQCodes
 from dolglab.sharing.loading import load_extractor
 
 QUERIES, TOP = 100, 20
-# Parts of each photo that are described, how large they are, and how far descriptors are moved to make more of them.
+# Parts of each photo that are described, their sizes, and the length of the steps that make more descriptors.
 PARTS, SHARE, STEP = 4, 0.7, 0.5
-# Descriptors of a segment at most, and of all that product codes are trained on.
+# Most descriptors per segment, and most on which product codes are trained.
 SEGMENT, MOST = LIMITS.merged_bytes // (4 * DIM), 1_000_000
 WIDTHS = (34, 10, 10, 11, 10, 11, 12)
 
 
 def main() -> None:
-    """Make the descriptors, write segments, ask, print."""
-    parser = argparse.ArgumentParser(description="One-bit codes beside a scan of everything.")
+    """Make the descriptors, write segments, search, and print."""
+    parser = argparse.ArgumentParser(description="One-bit codes and a full scan.")
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=QUERIES)
-    parser.add_argument("--scans", type=int, default=100, help="queries that are asked of everything by themselves")
+    parser.add_argument("--scans", type=int, default=100, help="queries for which a full scan is timed")
     parser.add_argument("--photos", help="a folder of photographs")
     parser.add_argument("--peers", type=int, default=0, help="descriptors that other libraries index")
     options = parser.parse_args()
@@ -116,14 +116,14 @@ def library(folder: Path, queries: Table, parts: Iterator[Table], scans: int) ->
 
 
 def build_codes(part: Table) -> FastScanCodes:
-    """Both forms of the codes; what is in memory for searches of everything."""
+    """Both forms of the codes, and the bytes in memory for a full scan."""
     codes = RaBitQCodes()
     codes.build(part)
     return FastScanCodes.pack(codes)
 
 
 def ivf_pq(gallery: Table, queries: Table, exact: np.ndarray) -> None:
-    """What libraries had before: product codes in inverted lists, ten times the answers re-ranked by exact cosines."""
+    """The former codes of libraries: product codes in inverted lists, ten times the answers re-ranked."""
     index = IVFPQIndex()
     built, _ = spent(lambda: index.build(gallery))
     seconds, answers = [], []
@@ -143,7 +143,7 @@ def ivf_pq(gallery: Table, queries: Table, exact: np.ndarray) -> None:
 
 
 def peers(gallery: Table, queries: Table) -> None:
-    """Other libraries, of those that are installed, with settings that their documentation begins with."""
+    """Other libraries, if installed, with the first settings in their documentation."""
     exact = np.argsort(-(queries @ gallery.T), axis=1, kind="stable")[:, :100]
     print(f"  of {len(gallery):,}:")
     for name, made in (("usearch", usearch), ("hnswlib", hnswlib), ("scann", scann)):
@@ -160,7 +160,7 @@ def peers(gallery: Table, queries: Table) -> None:
             print(row(label, f"{built:.1f}", size, f"{1e3 * np.median(seconds):.2f}", "", *shares), flush=True)
 
 
-# What is built, its seconds, bytes a vector, and a search.
+# Name, seconds to build, bytes per vector, and a search.
 Peer = Iterator[tuple[str, float, str, Callable[[Table, int], Any]]]
 
 
@@ -228,7 +228,7 @@ def in_parts(images: int, make: Callable[[int], Table]) -> Iterator[Table]:
 
 
 def expanded(photos: str, images: int, count: int = QUERIES) -> tuple[Table, Iterator[Table]]:
-    """Queries, whole photos, and parts of a gallery that is made of the others and of parts of them all."""
+    """Queries (whole photos), and blocks of a gallery made of the other photos and of parts of all."""
     loaded, rng = load_extractor("efficientnet_lite0", max_side=512), np.random.default_rng(0)
 
     def describe(pixels: Pixels) -> Table:
@@ -264,7 +264,7 @@ def expanded(photos: str, images: int, count: int = QUERIES) -> tuple[Table, Ite
 
 
 def spent(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of this process's own that something takes, and what it gives."""
+    """CPU seconds of `work`, and its result."""
     start = time.process_time()
     result = work()
     return time.process_time() - start, result

@@ -1,11 +1,11 @@
-"""Descriptors by onnxruntime, 32-bit and int8, beside torch: images a second, and what int8 costs in mAP.
+"""Descriptors by onnxruntime, 32-bit and int8, compared with torch: images per second, and the effect of int8 on mAP.
 
-Torch as it comes (an image at a time, the network as it was trained, contiguous), torch as the extractor runs it
-(batch norms folded, channels last, images of one shape together), and the two ONNX files behind the same extractor; in
-turn, medians of several rounds. R50 DOLG with random weights (the arithmetic is the same) and the packaged ImageNet
-EfficientNet-Lite0 with GeM, on photographs of `--photos DIR` (one sub-folder a landmark), or on noise without it. With
-photographs also the mAP of EfficientNet-Lite0 by both files: each photo asks for the others of its folder.
-Ranges of activations for int8 come from `--calibrate DIR`, other photographs.
+Plain torch (one image at a time, the network as it was trained, contiguous), torch as in the extractor (batch norms
+folded, channels last, images of one shape together), and both ONNX files in the same extractor; in turn, medians of
+several rounds. Networks are R50 DOLG with random weights (the arithmetic is the same) and the packaged ImageNet
+EfficientNet-Lite0 with GeM, on photographs of `--photos DIR` (one sub-folder per landmark), or on noise without it.
+With photographs, also the mAP of EfficientNet-Lite0 with both files: each photo is a query for the others of its
+folder. Ranges of activations for int8 come from `--calibrate DIR`, other photographs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Describe = Callable[[list[Tensor]], Tensor]
 
 
 def one_by_one(model: DescriptorModel) -> Describe:
-    """Torch as it comes."""
+    """Plain torch."""
 
     def describe(images: list[Tensor]) -> Tensor:
         backbone = model.backbone
@@ -51,7 +51,7 @@ def one_by_one(model: DescriptorModel) -> Describe:
 
 
 def ways(build: Callable[[], DescriptorModel], calibrate: str | None, folder: Path) -> dict[str, Describe]:
-    """What is compared, by name; int8 where there is something to calibrate it on."""
+    """The compared versions by name; int8 only with photos for calibration."""
     model, path = build(), folder / "model.onnx"
     write_onnx(model, path)
     found: dict[str, Describe] = {
@@ -72,7 +72,7 @@ def by_onnx(path: Path) -> Describe:
 
 
 def rates(found: dict[str, Describe], images: list[Tensor], rounds: int) -> dict[str, float]:
-    """Images a second."""
+    """Images per second."""
     times: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(rounds):
         for name, describe in found.items():
@@ -83,7 +83,7 @@ def rates(found: dict[str, Describe], images: list[Tensor], rounds: int) -> dict
 
 
 def mean_ap(describe: Describe, benchmark: Benchmark, images: list[Tensor]) -> float:
-    """mAP of a folder: every photo asks for the others of its landmark."""
+    """mAP of a folder: every photo is a query for the others of its landmark."""
     rows = np.concatenate([describe(images[i : i + 64]).numpy() for i in range(0, len(images), 64)])
     ranks = np.argsort(-(rows[benchmark.queries] @ rows[: benchmark.num_gallery].T), axis=1, kind="stable")
     return float(revisited_evaluation(ranks, benchmark.ground_truth)[benchmark.difficulties[0]]["map"])
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--photos")
     parser.add_argument("--calibrate")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="", help="the networks whose names begin so")
+    parser.add_argument("--only", default="", help="only networks whose names begin with this")
     options = parser.parse_args()
     benchmark = folder_benchmark(options.photos) if options.photos else None
     if benchmark:

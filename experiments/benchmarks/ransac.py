@@ -1,9 +1,9 @@
-"""Verification of matches: ours beside a plain RANSAC loop, OpenCV's, and poselib and pydegensac where installed.
+"""Verification of matches: ours, a plain RANSAC loop, OpenCV's versions, and poselib and pydegensac if installed.
 
-Made-up pairs, 200 matches: a turned, zoomed and (for homographies) tilted copy with 4 pixels of noise, of whose matches
-a share is wrong; and pairs of which all are wrong, scattered or on a few spots as repeated windows are. Then, where
-../shared/data is, RootSIFT on 40 photos of 4 landmarks: what an inlier count is worth is how well it tells pairs of one
-landmark from pairs of two. 20 pixels, 1000 iterations.
+Synthetic pairs with 200 matches: a rotated, zoomed and (for homographies) tilted copy with 4 pixels of noise and a
+share of wrong matches; and pairs with wrong matches only, scattered or concentrated on a few spots, as with repeated
+windows. Then, if ../shared/data exists, RootSIFT on 40 photos of 4 landmarks: how well the number of inliers
+distinguishes pairs of one landmark from pairs of two. 20 pixels, 1000 iterations.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def made_up(name: str, verify: Verify) -> str:
 
 
 def photo_pairs() -> tuple[list[tuple[Points, Points]], NDArray[np.str_], tuple[NDArray, NDArray]]:
-    """Matches of every two photos, the photos' landmarks, and the two photos of each pair."""
+    """Matches of all pairs of photos, the photos' landmarks, and the photos of each pair."""
     files = sorted(file for file in PHOTOS.glob("*.jpg"))
     pixels = [torch.from_numpy(np.array(Image.open(file).convert("RGB"))) for file in files]
     features = [RootSIFT()([image])[0] for image in pixels]
@@ -153,18 +153,16 @@ def on_photos(verify: Verify, pairs: list[tuple[Points, Points]], landmarks: NDA
 def main() -> None:
     everyone = contestants()
     shares = " ".join(f"{share:6.0%}" for share in SHARES)
-    print("made-up pairs: share of the right matches found, by share of wrong ones; inliers where all are wrong; ms")
+    print("made-up pairs: share of the right matches found, by share of wrong ones; inliers if all are wrong; ms")
     print(f"{'':32} {shares}   apart spots       ms")
     for name, verify in everyone.items():
         print(made_up(name, verify), flush=True)
     if not PHOTOS.is_dir():
-        print("photos: ../shared/data is not here")
+        print("photos: ../shared/data does not exist")
         return
     pairs, landmarks, at = photo_pairs()
-    print(
-        f"\n{len(pairs)} pairs of {len(landmarks)} photos: mAP by inliers, the most inliers of 99 % of the wrong pairs,"
-    )
-    print("share of the right pairs with more, ms of CPU a pair")
+    print(f"\n{len(pairs)} pairs of {len(landmarks)} photos: mAP by inliers, most inliers of 99 % of wrong pairs,")
+    print("share of the right pairs with more, CPU ms per pair")
     for name, verify in everyone.items():
         print(f"{name:32} {on_photos(verify, pairs, landmarks, at)}", flush=True)
 

@@ -1,13 +1,13 @@
-"""Recall@k of places at a million positions: ours, from descriptors to the figure, beside faiss's brute force.
+"""Recall@k of places at a million positions: ours, from descriptors to the figure, compared with faiss's brute force.
 
     OMP_WAIT_POLICY=PASSIVE PYTHONPATH=. python experiments/benchmarks/recall.py [--images N] [--queries N] [--dim D]
 
-Made-up images stand every two metres along a winding road and look like their neighbours; queries were taken beside
+Synthetic images are two metres apart along a winding road and resemble their neighbours; queries were taken beside
 them. Ours finds the images within 25 m, ranks exactly and measures; faiss's `IndexFlatIP` gives the same answers by a
-product of everything, and plain numpy the positives, by all distances, of some queries. Each way runs in a process of
-its own, by turns; seconds are medians, memory is the peak of what a process held in RAM (VmHWM) beyond what it held
-with the descriptors loaded (faiss's copy of them is not counted). Answers may differ where two products are closer than
-the rounding of float32; others that differ are counted.
+full product, and plain numpy the positives of some queries by all distances. Each version runs in its own process, in
+turn. Seconds are medians; memory is the peak RAM of a process (VmHWM) in addition to what it used with the
+descriptors loaded (faiss's copy of them is not counted). Answers may differ where two products are closer than
+float32's rounding; other differences are counted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-# What ranking imports when it is needed is no part of it.
+# Imports that ranking does only when needed should not count.
 import torch  # noqa: F401
 from numpy.typing import NDArray
 
@@ -42,7 +42,7 @@ CHECKED = 50
 
 def main() -> None:
     """Make descriptors and positions, measure, print."""
-    parser = argparse.ArgumentParser(description="Recall@k beside faiss's brute force.")
+    parser = argparse.ArgumentParser(description="Recall@k compared with faiss's brute force.")
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=512)
     parser.add_argument("--dim", type=int, default=512)
@@ -89,7 +89,7 @@ def look(anchors: NDArray[np.float32], rows: NDArray[np.int64], rng: np.random.G
 
 
 def report(root: Path) -> None:
-    """Both ways by turns, and what they say."""
+    """Measure both versions in turn, and compare their results."""
     runs: dict[str, list[dict]] = {way: [] for way in WAYS}
     for _ in range(ROUNDS):
         for way, found in runs.items():
@@ -101,12 +101,12 @@ def report(root: Path) -> None:
         print(f"{way:<6}{seconds[way]:7.2f} s, {memory:6.0f} MB beyond the descriptors   {figures}")
     print(f"ours takes {seconds['ours'] / seconds['faiss']:.2f} times faiss's time")
     ours, theirs = (np.load(root / f"{way}_answers.npy") for way in WAYS)
-    print(f"{exchanged(root, ours, theirs)} of {ours.size:,} answers differ beyond exchanged equals")
+    print(f"{exchanged(root, ours, theirs)} of {ours.size:,} answers differ, apart from swapped ties")
     print(f"positives of {CHECKED} queries by all distances: {'the same' if same_positives(root) else 'OTHER'}")
 
 
 def run(root: Path, way: str) -> dict:
-    """`measure` in a process of its own."""
+    """`measure` in its own process."""
     command = [sys.executable, __file__, "--root", str(root), "--measure", way]
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     return json.loads(subprocess.run(command, check=True, capture_output=True, env=environment).stdout)
@@ -119,7 +119,7 @@ def measure(root: Path, way: str) -> dict:
     top = max(KAPPAS)
     index = faiss.IndexFlatIP(gallery.shape[1])
     if way == "faiss":
-        # Adding copies the descriptors, which is no part of a search.
+        # Adding copies the descriptors, which does not belong to a search.
         index.add(gallery)
     Path("/proc/self/clear_refs").write_text("5")
     before, start = status_megabytes("VmRSS"), time.perf_counter()
@@ -141,7 +141,7 @@ def measure(root: Path, way: str) -> dict:
 
 
 def exchanged(root: Path, ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> int:
-    """How many answers are no images of equal products, in float64 up to the rounding of float32."""
+    """The number of differing answers whose products are not equal (in float64, up to float32's rounding)."""
     gallery, queries = np.load(root / "gallery.npy", mmap_mode="r"), np.load(root / "queries.npy").astype(np.float64)
     rows, ranks = np.nonzero(ours != theirs)
     products = [
@@ -152,14 +152,14 @@ def exchanged(root: Path, ours: NDArray[np.int64], theirs: NDArray[np.int64]) ->
 
 
 def same_positives(root: Path) -> bool:
-    """Whether all distances of some queries give what the strips gave."""
+    """Whether the positives of some queries are the same by all distances."""
     database, asked = np.load(root / "database_metres.npy"), np.load(root / "query_metres.npy")[:CHECKED]
     plain = [np.flatnonzero(np.linalg.norm(database - own, axis=1) <= RADIUS) for own in asked]
     return all(map(np.array_equal, within(asked, database, RADIUS), plain))
 
 
 def status_megabytes(field: str) -> float:
-    """A figure of /proc/self/status, which it gives in kB."""
+    """A value of /proc/self/status, in MB (there in kB)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 

@@ -1,13 +1,13 @@
-"""The server under load on loopback, beside a bare one: searches a second, memory, and what overload is answered.
+"""The server under load on loopback, compared with a bare one: searches per second, memory, and responses to overload.
 
     PYTHONPATH=. python experiments/benchmarks/server.py [--photos N] [--searches N] [--clients N]
 
-A library of made-up photos is served by `python -m src.serve` in a process of its own, and its descriptors by a bare
-application of FastAPI, onnxruntime and faiss, which checks nothing: as many searches in turn, one at a time and from so
-many clients that each wait for their answer. Processor time is that of a server and its decoders. Then searches of the
-library itself, without a server; then eight times as many clients, so that the queue overflows; then one client beyond
-its rate. Anything but 200, 429 and 503, a connection that breaks, and a server that does not search afterwards count
-as failures. Memory is the highest of the server's process (VmHWM).
+`python -m src.serve` serves a library of synthetic photos in its own process, and a bare application of FastAPI,
+onnxruntime and faiss serves the same descriptors without any checks. Both get the same searches in turn, one at a
+time and from several clients that each wait for their answer. Processor time includes a server's decoders. Then the
+library itself is searched, without a server; then by eight times as many clients, so that the queue overflows; then
+by one client beyond its rate. Any status other than 200, 429 and 503, a broken connection, and a server that cannot
+search afterwards count as failures. Memory is the peak of the server's process (VmHWM).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from dolglab.library.search_engine import SearchEngine
 from dolglab.sharing.networks import load_network
 from dolglab.sharing.onnx_export import write_onnx
 
-# A search as short as it can be: no limits, no checks, decoding in the process itself.
+# The shortest possible search: no limits, no checks, decoding in the same process.
 BARE = """
 import json, socket, sys
 import cv2, faiss, numpy as np, onnxruntime, simplejpeg, uvicorn
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=100)
     parser.add_argument("--searches", type=int, default=200)
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5, help="of the comparison with the bare application")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of the comparison with the bare application")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         photos = [jpeg(seed) for seed in range(options.photos)]
@@ -94,7 +94,7 @@ def main() -> None:
             told("then, one client", *timed(address, queries[:20], 1))
             print(f"highest memory of the server: {memory(process):.0f} MB")
         with served(library, SELDOM) as (address, _):
-            told(f"one client, {SELDOM} searches a minute allowed", *timed(address, queries[: SELDOM + 40], 1))
+            told(f"one client, {SELDOM} searches per minute allowed", *timed(address, queries[: SELDOM + 40], 1))
 
 
 def jpeg(seed: int) -> bytes:
@@ -106,7 +106,7 @@ def jpeg(seed: int) -> bytes:
 
 
 def plain(library: str, queries: Sequence[bytes]) -> float:
-    """Searches a second without a server."""
+    """Searches per second without a server."""
     engine = SearchEngine(library)
     engine.search([query_pixels(queries[0], "query", engine.max_side)])
     start = time.perf_counter()
@@ -116,7 +116,7 @@ def plain(library: str, queries: Sequence[bytes]) -> float:
 
 
 def compare(library: str, folder: Path, queries: Sequence[bytes], clients: int, rounds: int) -> None:
-    """Print searches a second and processor time of a search of the server and of the bare application."""
+    """Print searches per second and processor time per search of the server and of the bare application."""
     engine = SearchEngine(library)
     keys = engine.library.keys()
     index = faiss.IndexFlatIP(engine.library.identity["dim"])
@@ -135,7 +135,7 @@ def compare(library: str, folder: Path, queries: Sequence[bytes], clients: int, 
                 for name, (address, process) in servers.items():
                     before = processor_time(process)
                     asked, seconds = timed(address, queries, count)
-                    # The first turn starts what is started once.
+                    # The first round also starts the decoders and imports.
                     if turn:
                         rates[name].append(sum(status == 200 for status, _ in asked) / seconds)
                         costs[name].append(1000 * (processor_time(process) - before) / len(asked))
@@ -174,7 +174,7 @@ def running(command: list[str]) -> Iterator[tuple[str, int]]:
 
 
 def timed(address: str, queries: Sequence[bytes], clients: int) -> tuple[list[Asked], float]:
-    """What `ask` gives, and seconds for all of it."""
+    """The results of `ask`, and the total seconds."""
     start = time.perf_counter()
     return ask(address, queries, clients), time.perf_counter() - start
 

@@ -1,11 +1,11 @@
-"""A training step beside a plain textbook implementation: whole R50 + ASPP, and local branch with fusion alone.
+"""A training step compared with a textbook implementation: all of R50 + ASPP, and local branch with fusion.
 
     PYTHONPATH=. python experiments/benchmarks/train_step.py
 
-Textbook: the same network and weights with contiguous tensors, whole dilated convolutions, the pooled branch spread
-over the map, the projection of every position as a map, pooling after the fusion. Both take their steps in turn;
-medians, and the peak of the process's memory above what it held before, each measured in a process of its own, which
-gives freed blocks back at once: what else it would keep differs from run to run by more than the two differ.
+Textbook: the same network and weights with contiguous tensors, complete dilated convolutions, the pooled branch
+expanded over the map, the projection of every position as a map, and pooling after the fusion. Both alternate. Prints
+medians, and the peak memory in addition to what the process used before, each measured in its own process that
+returns freed blocks at once: otherwise memory would vary between runs by more than the difference of the two.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Step = Callable[[], None]
 
 
 class TextbookASPP(ASPP):
-    """Every branch as a map, joined and projected."""
+    """Every branch as a map, concatenated and projected."""
 
     def forward(self, features: Tensor) -> Tensor:
         pooled = F.relu(self.pool(features.mean((-2, -1), keepdim=True))).expand(-1, -1, *features.shape[-2:])
@@ -127,7 +127,7 @@ def peak_megabytes(build: Callable[[int, int], dict[str, Step]], size: int, batc
     """The most memory the process held during two steps, beyond what it held before them (Linux)."""
     step = build(size, batch)[name]
     before = status_megabytes("VmRSS")
-    # "5" starts the high-water mark anew: building both networks does not count.
+    # "5" resets the peak, so that building both networks does not count.
     Path("/proc/self/clear_refs").write_text("5")
     step()
     step()
@@ -135,13 +135,13 @@ def peak_megabytes(build: Callable[[int, int], dict[str, Step]], size: int, batc
 
 
 def status_megabytes(field: str) -> float:
-    """A figure of /proc/self/status, which it gives in kB."""
+    """A value of /proc/self/status, in MB (there in kB)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def in_a_process(work: Callable[..., float], *arguments: object) -> float:
-    """What `work` returns in a fresh process, whose larger blocks of memory go back when freed (glibc)."""
+    """The result of `work` in a new process that returns freed blocks to the system (glibc)."""
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(work, arguments)
@@ -149,7 +149,7 @@ def in_a_process(work: Callable[..., float], *arguments: object) -> float:
 
 def main() -> None:
     """Print a line for each size."""
-    print(f"{torch.get_num_threads()} threads, medians of {ROUNDS} turns")
+    print(f"{torch.get_num_threads()} threads, medians of {ROUNDS} rounds")
     for size, batch in STEPS:
         print(f"R50 + ASPP, {batch:2} x {size} px:            {compare(whole_steps, size, batch)}", flush=True)
     for side, batch in MAPS:

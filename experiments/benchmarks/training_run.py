@@ -1,11 +1,12 @@
-"""What a training run costs beside its arithmetic: a whole run's steps beside a bare loop's, and its checkpoints.
+"""The overhead of a training run: steps of a complete run compared with a bare loop, and its checkpoints.
 
     PYTHONPATH=. python experiments/benchmarks/training_run.py
 
 Both train DOLG R18 at 224 px on the demo world with the same network, loader (2 workers), augmentation, head and
-optimizer; ours with Lightning, its callbacks, a CSV log of every step and a progress bar. They take turns of `STEPS`
-steps, and medians are of the seconds from one step's end to the next one's. The checkpoint is of DOLG R50 with a head
-of GLDv2's 81,313 landmarks and SGD's momenta, written beside its place and renamed, beside torch.save alone.
+optimizer; ours with Lightning, its callbacks, a CSV log of every step and a progress bar. They alternate by `STEPS`
+steps; medians are of the seconds between the ends of consecutive steps. The checkpoint is of DOLG R50 with a head of
+GLDv2's 81,313 landmarks and SGD's momenta, written under a temporary name and renamed; it is compared with torch.save
+alone.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ LANDMARKS = 81313
 
 
 class Terminal(io.StringIO):
-    """Takes a progress bar, as a terminal would."""
+    """A stream that gets a progress bar, like a terminal."""
 
     def isatty(self) -> bool:
         """Yes."""
@@ -60,13 +61,13 @@ class Terminal(io.StringIO):
 
 
 class Clock(Callback):
-    """Notes when steps end."""
+    """Records when steps end."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """A step has ended."""
+        """Record the end of a step."""
         self.ends.append(time.perf_counter())
 
 
@@ -83,8 +84,8 @@ def main() -> None:
             ours += run_steps(cfg, Path(folder) / str(turn))
         plain, whole = statistics.median(bare), statistics.median(ours)
         series = read_series(Path(folder) / f"{ROUNDS - 1}" / "metrics.csv")
-        print(f"bare loop {plain:.3f} s a step, our run {whole:.3f} s: {100 * (whole / plain - 1):+.1f} %")
-        print(f"share of a step that waits for its data, 2 workers: {series['train/data_wait_share'].values[-1]:.4f}")
+        print(f"bare loop {plain:.3f} s per step, our run {whole:.3f} s: {100 * (whole / plain - 1):+.1f} %")
+        print(f"share of a step spent waiting for data, 2 workers: {series['train/data_wait_share'].values[-1]:.4f}")
         print(checkpoint_cost(Path(folder)))
 
 
@@ -125,7 +126,7 @@ def run_steps(cfg: DictConfig, run: Path) -> list[float]:
 
 
 def between(ends: list[float]) -> list[float]:
-    """Seconds from one end to the next, without the first steps."""
+    """Seconds between the ends of steps, without the first ones."""
     return [after - before for before, after in zip(ends[WARM_UP:], ends[WARM_UP + 1 :], strict=False)]
 
 

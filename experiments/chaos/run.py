@@ -1,9 +1,9 @@
 """Is anything lost when a training is killed? `python experiments/chaos/run.py [--kills 20] [overrides of src.train]`.
 
-A short training is made once without a break, and once while it is killed at random moments (SIGKILL, with its loader
-workers, its further processes and whatever it writes) and resumed each time. Final weights and optimizer must be equal
-bit by bit, a step that was made again must have drawn the samples that it drew before, and an epoch each sample once.
-Exit code 1 where they are not.
+A short training runs once without interruption, and once killed at random moments (SIGKILL, with its loader workers,
+other processes and anything it is writing) and resumed each time. The final weights and optimizer must be equal bit
+by bit, a repeated step must draw the same samples as before, and an epoch each sample once. Otherwise the exit code
+is 1.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 OUT = ROOT / "outputs" / "chaos"
-# Layers with a drop rate, batch norm and momentum: what hangs on random numbers, and on what was before.
+# Drop path, batch norm and momentum: results that depend on random numbers and on earlier steps.
 RECIPE = [
     "experiment=demo",
     "backbone.freeze_until=0",
@@ -40,16 +40,16 @@ RECIPE = [
     "freeze_epochs=1",
     "checkpoint_steps=2",
 ]
-# Seconds of training that a killed run gets at most, beyond what it takes to start.
+# The longest training time of a killed run in seconds, after its start.
 BEYOND = 4.0
 
 
 def main() -> int:
-    """Train, train and kill, compare; the exit code."""
+    """Train with and without kills, and compare; returns the exit code."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--kills", type=int, default=20)
     options.add_argument("--minutes", type=float, default=20, help="give up after this long")
-    options.add_argument("--seed", type=int, default=0, help="of the moments")
+    options.add_argument("--seed", type=int, default=0, help="seed of the moments")
     given, overrides = options.parse_known_args()
     shutil.rmtree(OUT, ignore_errors=True)
     end = time.monotonic() + 60 * given.minutes
@@ -61,19 +61,19 @@ def main() -> int:
 
 
 def unbroken(overrides: list[str], end: float) -> float:
-    """Train without a break; seconds until the first checkpoint."""
+    """Train without interruption; returns the seconds until the first checkpoint."""
     start, first = time.monotonic(), OUT / "unbroken" / "checkpoints" / "last.ckpt"
     with subprocess.Popen(command("unbroken", overrides), cwd=ROOT, env=environment()) as process:
         while not first.exists() and process.poll() is None:
             time.sleep(0.05)
         startup = time.monotonic() - start
         if process.wait(end - time.monotonic()):
-            raise SystemExit("the unbroken training failed")
+            raise SystemExit("the uninterrupted training failed")
     return startup
 
 
 def broken(overrides: list[str], kills: int, startup: float, chance: random.Random, end: float) -> int:
-    """Train, killed at random moments; how often it was."""
+    """Train with kills at random moments; returns their number."""
     done = 0
     while time.monotonic() < end:
         resume = ["resume=true"] if (OUT / "broken" / "config.yaml").exists() else []
@@ -95,11 +95,11 @@ def broken(overrides: list[str], kills: int, startup: float, chance: random.Rand
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    raise SystemExit(f"{done} kills, and no end: more --minutes")
+    raise SystemExit(f"{done} kills, and the training has not ended: increase --minutes")
 
 
 def differences() -> list[str]:
-    """What differs between the last checkpoints of the two runs."""
+    """The differences between the last checkpoints of the two runs."""
     files = (OUT / name / "checkpoints" / "last.ckpt" for name in ("unbroken", "broken"))
     whole, killed = (flat(torch.load(file, weights_only=True)) for file in files)
     wrong = [key for key in whole if not torch.equal(whole[key], killed.get(key, torch.empty(0)))]
@@ -117,10 +117,10 @@ def flat(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def repeats() -> list[str]:
-    """Steps that drew other samples when they were made again, or than unbroken, and samples drawn twice an epoch."""
+    """Steps that drew other samples when repeated, or than without kills, and samples drawn twice in an epoch."""
     whole, killed = drawn("unbroken"), drawn("broken")
     faults = [f"step {step} drew other samples" for step, draws in killed.items() if len(set(draws)) > 1]
-    faults += [f"step {step} drew other samples than unbroken" for step in whole if whole[step][0] not in killed[step]]
+    faults += [f"step {step} drew other samples without kills" for step in whole if whole[step][0] not in killed[step]]
     epochs: dict[str, list[str]] = {}
     for (epoch, *_), draws in killed.items():
         epochs.setdefault(epoch, []).extend(draws[-1])
@@ -131,12 +131,12 @@ def repeats() -> list[str]:
 
 
 def redone() -> int:
-    """Steps that were made more than once."""
+    """The number of repeated steps."""
     return sum(len(draws) > 1 for draws in drawn("broken").values())
 
 
 def drawn(name: str) -> dict[tuple[str, str, str], list[tuple[str, ...]]]:
-    """By epoch, step and process: the samples of each time that it was made, but for a line that a kill cut."""
+    """By epoch, step and process, the samples of each time it ran, without lines that a kill cut off."""
     found: dict[tuple[str, str, str], list[tuple[str, ...]]] = {}
     for file in sorted((OUT / "witness" / name).glob("samples.*.txt")):
         lines = [line.split() for line in file.read_text().splitlines()]
@@ -153,7 +153,7 @@ def command(name: str, overrides: list[str]) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Where the data module of this folder is found."""
+    """The environment in which this folder's data module is found."""
     return os.environ | {"PYTHONPATH": str(HERE), "OMP_WAIT_POLICY": "PASSIVE"}
 
 

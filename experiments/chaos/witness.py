@@ -1,4 +1,4 @@
-"""A data module that writes down which samples each step was given."""
+"""A data module that records the samples of each step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class WitnessedData(LandmarkDataModule):
         self.folder = Path(witness)
 
     def on_after_batch_transfer(self, batch: Batch | ImageBatch, dataloader_idx: int) -> Batch | ImageBatch:
-        """Lightning calls this as a step begins, and not for what is read ahead."""
+        """Lightning calls this when a step begins, not for batches that are read ahead."""
         trainer = self.trainer
         if trainer is not None and trainer.training and isinstance(batch, Batch):
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,10 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 
 
 class CountedDDP(DDPStrategy):
-    """Lightning's, which hands communication hooks on to GPUs only."""
+    """Lightning's strategy, which passes communication hooks to DDP on GPUs only."""
 
     def configure_ddp(self) -> None:
-        """Once DDP is there, have it use `counted`."""
+        """Register `counted` after DDP is set up."""
         super().configure_ddp()
         self.model.register_comm_hook(None, counted)  # pyright: ignore[reportOptionalMemberAccess, reportCallIssue]
 
@@ -23,7 +23,7 @@ def counted(
     group: dist.ProcessGroup | None,
     bucket: dist.GradBucket,  # pyright: ignore[reportPrivateImportUsage]
 ) -> torch.futures.Future[torch.Tensor]:
-    """All-reduce as DDP does it; the first process notes each bucket's bytes, and when it was begun and done."""
+    """All-reduce as DDP does it; the first process records each bucket's bytes, start and end."""
     size, begun = bucket.buffer().nbytes, time.perf_counter()
     future = allreduce_hook(group or dist.group.WORLD, bucket)  # pyright: ignore[reportArgumentType]
     if dist.get_rank():

@@ -1,9 +1,9 @@
-"""What more processes bring: `python experiments/ddp_scaling/run.py`.
+"""Scaling with the number of processes: `python experiments/ddp_scaling/run.py`.
 
-One process and two (gloo, a thread each) train DOLG on the demo world with the same batch a process, and with the same
-global batch; seconds a step come from the runs' own logs. The bytes that a step exchanges are counted in DDP's buckets,
-and must be those of the trained parameters; from them it is computed, not measured, what eight GPUs exchange for the
-recipes.
+One process and two (gloo, one thread each) train DOLG on the demo world with the same batch per process, and with the
+same global batch; seconds per step come from the runs' own logs. The bytes exchanged in a step are counted in DDP's
+buckets, and must be those of the trained parameters. From them, the exchange of eight GPUs is computed, not measured,
+for the recipes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ RECIPE = [
 ]
 TWO = ["strategy=ddp_gloo", "trainer.devices=2", "strategy._target_=counted.CountedDDP"]
 LANDMARKS, DIM, GLOBAL_BATCH, GPUS = 81313, 512, 128, 8
-# Bytes a second that a GPU sends while all do: of PCIe 4.0 x16 about, and of NVLink on an A100 about.
+# Approximate bytes per second that each GPU sends: PCIe 4.0 x16, and NVLink on an A100.
 LINKS = {"PCIe, 20 GB/s": 20e9, "NVLink, 200 GB/s": 200e9}
 
 
@@ -88,7 +88,7 @@ def train(run: Path, batch: int, extra: list[str]) -> list[float]:
 
 
 def exchanged() -> str:
-    """What a step of two processes exchanged. Raises SystemExit if that is not 4 bytes for each trained parameter."""
+    """The exchange of a step of two processes. Raises SystemExit if it is not 4 bytes per trained parameter."""
     rows = [line.split() for line in (OUT / "1_0.txt").read_text().splitlines()]
     total = sum(int(size) for size, *_ in rows)
     weights = read_checkpoint(OUT / "1_0" / "checkpoints" / "last.ckpt")["optimizer_states"][0]["state"]
@@ -103,7 +103,7 @@ def exchanged() -> str:
 
 
 def computed(backbone: str, parallel: bool) -> str:
-    """A recipe's gradients, what a ring of GPUs sends of them, and the time at each link's bandwidth."""
+    """A recipe's gradients, the bytes that each GPU of a ring sends, and the time at each link's bandwidth."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", overrides=[f"backbone={backbone}", "backbone.pretrained=false"])
     network = sum(p.numel() for p in instantiate(cfg.model).parameters() if p.requires_grad)
@@ -112,7 +112,7 @@ def computed(backbone: str, parallel: bool) -> str:
     if parallel:
         # Descriptors are gathered, and their gradients summed.
         sent += 3 * (GPUS - 1) / GPUS * 4 * GLOBAL_BATCH * DIM
-    name = f"DOLG {backbone.upper()}, head " + ("spread (class_parallel=true)" if parallel else "on each GPU")
+    name = f"DOLG {backbone.upper()}, head " + ("divided (class_parallel=true)" if parallel else "on each GPU")
     times = " | ".join(f"{1000 * sent / link:.1f} ms" for link in LINKS.values())
     return f"| {name} | {size / 1e6:.0f} | {sent / 1e6:.0f} | {times} |"
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job on the embedded default: make the demo world, then compare untrained GeM, trained GeM and trained DOLG
-# on landmarks that none of them was trained or selected on. `make demo` runs this.
+# The demo with the default backbone: draws the demo world, then compares untrained GeM, trained GeM and trained DOLG
+# on landmarks used neither for training nor for selection. `make demo` runs this.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=outputs/demo
@@ -9,7 +9,7 @@ rm -rf "$out"
 mkdir -p outputs
 : > "$log"
 
-# step NUMBER WHAT COMMAND...: say what begins and how long it takes, and keep what it prints in the log too.
+# step NUMBER WHAT COMMAND...: print the step, and write its output to the log too.
 step() {
   echo "step $1 of 5: $2" | tee -a "$log"
   # With pipefail the exit code is the command's, not that of tee.
@@ -22,7 +22,7 @@ step 1 "draw the demo world into data/demo_world (1 minute, or nothing when it i
 step 2 "measure GeM untrained, with ImageNet weights (15 seconds)" \
   python -m src.evaluate model=imagenet_gem backbone=efficientnet_lite0 benchmark=demo 'scales=[1.0]' \
   method="untrained ImageNet GeM" name=demo/untrained
-# Validated in the middle and at the end: each time takes as long as a third of an epoch.
+# Validate in the middle and at the end only, because a validation takes as long as a third of an epoch.
 train="python -m src.train experiment=demo trainer.check_val_every_n_epoch=3"
 step 3 "train GeM and test it (2 minutes)" $train model=gem_light method="trained GeM" name=demo/gem
 step 4 "train DOLG and test it (2 to 3 minutes)" $train method="trained DOLG" name=demo/dolg

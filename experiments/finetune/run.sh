@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train on half of the landmarks of a folder of photographs, then go on from that checkpoint with all of them.
+# Train on half of the landmarks of a folder of photographs, then finetune that checkpoint on all of them.
 # Usage: experiments/finetune/run.sh PHOTOS
 set -euo pipefail
 cd "$(dirname "$0")/../.."

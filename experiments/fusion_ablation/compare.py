@@ -1,10 +1,10 @@
-"""Compare the ablation's runs: mAP over the seeds, and how many wrong answers are look-alike siblings.
+"""Compare the ablation's runs: mAP over the seeds, and the number of wrong answers that are look-alike siblings.
 
     python experiments/fusion_ablation/compare.py outputs/fusion_ablation data/demo_world_320
 
-Prints a table, and writes OUT/results.json and OUT/figure.png. A wrong answer is one of a query's first ten that shows
-another landmark; it is a sibling when that landmark is of the query's family. Deviations are over
-the seeds (n - 1).
+Prints a table, and writes OUT/results.json and OUT/figure.png. A wrong answer is one of a query's first ten that
+shows another landmark; it is a sibling if that landmark is in the query's family. Deviations are over the seeds (n -
+1).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def wrong_answers(rankings: dict[str, list[str]], world: Path) -> tuple[int, int
 
 
 def figures_of(run: Path, world: Path) -> dict[str, float]:
-    """One run's figures: mAP and share in percent, counts a query."""
+    """One run's figures: mAP and share in percent, counts per query."""
     scores = json.loads((run / "card.json").read_text())["benchmarks"][0]
     wrong, siblings = wrong_answers(json.loads((run / "rankings" / "demo.json").read_text()), world)
     queries = scores["queries"]
@@ -55,7 +55,7 @@ def figures_of(run: Path, world: Path) -> dict[str, float]:
 
 
 def draw(results: dict[str, dict[str, list[float]]], path: Path) -> None:
-    """A panel a figure: each seed a dot, joined over the settings, and the means."""
+    """One panel per figure: a dot per seed, connected over the settings, and the means."""
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     panels: list[Axes] = [figure.add_subplot(1, 3, place) for place in (1, 2, 3)]
     for panel, name in zip(panels, ("medium", "hard", "siblings"), strict=True):
@@ -66,14 +66,14 @@ def draw(results: dict[str, dict[str, list[float]]], path: Path) -> None:
             range(len(SETTINGS)), [statistics.mean(values) for values in columns], "_", color="#c0392b", ms=26, mew=2
         )
         panel.set_xticks(range(len(SETTINGS)), SETTINGS)
-        panel.set_title(TITLES[FIGURES.index(name)] + (" (a query)" if name == "siblings" else ""))
+        panel.set_title(TITLES[FIGURES.index(name)] + (" (per query)" if name == "siblings" else ""))
         panel.margins(x=0.15)
-    figure.supxlabel("a line a seed, red the mean", fontsize=9)
+    figure.supxlabel("one line per seed, the mean in red", fontsize=9)
     figure.savefig(path, dpi=110)
 
 
 def main(out: Path, world: Path) -> None:
-    """Read every run, print and write."""
+    """Read all runs, print and write the results."""
     seeds = sorted(folder for folder in out.iterdir() if (folder / "start").is_dir())
     results: dict[str, dict[str, list[float]]] = {}
     for setting in ("start", *SETTINGS):

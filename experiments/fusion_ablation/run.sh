@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Three ways of fusion and the global branch alone, three seeds, on the demo world at 320 x 240. For each seed a GeM
-# network is trained first; all four settings start from its backbone and pooling, with new layers and a new head, so
-# that none has to learn what a building is and all have seen the same pictures. About 80 minutes on two cores.
+# Three fusions and the global branch alone, three seeds, on the demo world at 320 x 240. For each seed, a GeM
+# network is trained first. All four settings start from its backbone and pooling, with new layers and a new head, so
+# that all have seen the same pictures. About 80 minutes on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=outputs/fusion_ablation
-# Three runs at a time, a thread each.
+# Three runs at a time, with one thread each.
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 train() { # SEED NAME OVERRIDES...

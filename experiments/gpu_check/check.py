@@ -1,4 +1,4 @@
-"""What a step of the check is given, and what it leaves: figures, failures, and what there was no time for."""
+"""A step of the check while it runs: its deadline, figures and failures, and what was left out."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from typing import Any
 
 from experiments.gpu_check.recipe import Sizes
 
-# The share of its time after which a step begins nothing new.
+# The share of its time after which a step starts nothing new.
 SOFT = 0.85
-# Seconds that a process has to end by itself.
+# Seconds that a process gets to end by itself.
 LEAVING = 5.0
 NEEDS_CUDA = "needs CUDA"
 
 
 @dataclass
 class Check:
-    """One step while it runs, in a process of its own.
+    """A running step, in its own process.
 
     Attributes:
-        deadline: of time.monotonic, after which it should begin nothing new.
-        rows: figures, a row for each thing that was compared or measured.
-        facts: what holds for all of them.
-        failures: what is not as it should be.
-        left_out: what there was no time for.
-        not_run: why the step counts for nothing here, such as `NEEDS_CUDA`.
+        deadline: by time.monotonic; afterwards it should start nothing new.
+        rows: figures, a row for each comparison or measurement.
+        facts: what applies to all rows.
+        failures: failed requirements.
+        left_out: what was skipped for lack of time.
+        not_run: why the step has no result here, such as `NEEDS_CUDA`.
     """
 
     device: str
@@ -55,24 +55,24 @@ class Check:
         return self.device == "cuda"
 
     def fits(self, what: str, seconds: float) -> bool:
-        """Whether there are so many seconds; where not, `what` is noted as left out."""
+        """Whether this many seconds are left; otherwise `what` is recorded as left out."""
         enough = self.seconds_left >= seconds
         if not enough:
             self.left_out.append(what)
         return enough
 
     def row(self, **figures: Any) -> None:
-        """Note a row, which stays whatever happens to the step afterwards."""
+        """Record a row, which is kept whatever happens to the step afterwards."""
         self.rows.append(figures)
         self.send()
 
     def require(self, holds: bool, failure: str) -> None:
-        """Note a failure unless `holds`."""
+        """Record a failure unless `holds`."""
         if not holds:
             self.failures.append(failure)
 
     def send(self) -> None:
-        """Hand what there is so far to the parent process."""
+        """Send the results so far to the parent process."""
         if self.connection is not None:
             self.connection.send(self.result())
 
@@ -84,9 +84,9 @@ class Check:
 
 
 def run_step(work: Callable[[Check], None], device: str, sizes: Sizes, seconds: float) -> dict[str, Any]:
-    """A step's result, from a fork of this process, which is ended with all that it started after `seconds`.
+    """A step's result, from a fork of this process, which is ended with its children after `seconds`.
 
-    A fork has what is imported here; this process itself must not have used CUDA.
+    The fork has the imports of this process, which must not have used CUDA.
     """
     start = time.monotonic()
     context = get_context("fork")
@@ -95,7 +95,7 @@ def run_step(work: Callable[[Check], None], device: str, sizes: Sizes, seconds: 
     process = context.Process(target=_work, args=(work, check))
     process.start()
     sender.close()
-    result, problem = check.result(), f"not done after {seconds:.0f} s"
+    result, problem = check.result(), f"not finished after {seconds:.0f} s"
     try:
         while receiver.poll(max(0.0, start + seconds - time.monotonic())):
             if (said := receiver.recv()) is None:
@@ -107,7 +107,7 @@ def run_step(work: Callable[[Check], None], device: str, sizes: Sizes, seconds: 
         problem = f"its process ended with {process.exitcode}"
     if not problem:
         process.join(LEAVING)
-    # What it started itself may still be there.
+    # Its own children may still be running.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid or 0, signal.SIGKILL)
     process.join()
@@ -117,12 +117,12 @@ def run_step(work: Callable[[Check], None], device: str, sizes: Sizes, seconds: 
 
 
 def _work(work: Callable[[Check], None], check: Check) -> None:
-    """Do the step: whatever stops it is what the report says of it."""
+    """Run the step; an error becomes its reason in the report."""
     os.setsid()
     try:
         work(check)
     except Exception as error:
-        # Of an error that shows whole batches, the first line.
+        # Only the first line, because some errors show whole batches.
         problem = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.300}"
         print(*traceback.format_tb(error.__traceback__), problem, sep="", file=sys.stderr)
         check.failures.append(problem)

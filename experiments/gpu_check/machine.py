@@ -1,4 +1,4 @@
-"""What the check runs on."""
+"""The machine on which the check runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def facts(check: Check) -> None:
 
 
 def driver() -> str | None:
-    """As nvidia-smi says; None where it is not there."""
+    """The output of nvidia-smi; None if it is not installed."""
     try:
         done = subprocess.run(
             ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True
@@ -50,7 +50,7 @@ def driver() -> str | None:
 
 
 def quiet() -> None:
-    """Keep out what Lightning advertises and advises."""
+    """Suppress Lightning's advertisements and tips."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""What the check needs, what else the project would use, and what goes unchecked where that is not installed."""
+"""The packages that the check needs, the project's other requirements, and the checks that are skipped without them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import importlib.util
 import sys
 import types
 
-# Beside these and what they bring, nothing is imported.
+# Only these and their requirements are imported.
 NEEDED = ("torch", "lightning", "timm", "torchmetrics", "numpy")
-# The project's other requirements by their names on PyPI: what is imported, and what cannot run without it.
+# The project's other requirements by their names on PyPI: the imported module, and what cannot run without it.
 OTHERS = {
     "torchvision": ("torchvision", "local features of a DELG"),
     "hydra-core": ("hydra", "configurations and the commands train, evaluate, prepare, report, tune"),
@@ -26,8 +26,8 @@ OTHERS = {
     "tensorboard": ("tensorboard", "logs to TensorBoard"),
     "safetensors": ("safetensors", "stored descriptors and exported networks"),
     "httpx": ("httpx", "downloads of data and from the hub"),
-    "aiohttp": ("aiohttp", "photographs at addresses"),
-    "fsspec": ("fsspec", "photographs and chunks at addresses"),
+    "aiohttp": ("aiohttp", "photographs at URLs"),
+    "fsspec": ("fsspec", "photographs and chunks in object stores"),
     "typer": ("typer", "the commands embed, search, serve, export, library"),
     "scipy": ("scipy", "diffusion, duplicates, learned whitening"),
     "threadpoolctl": ("threadpoolctl", "adapting a library"),
@@ -39,12 +39,12 @@ OTHERS = {
 
 
 def missing() -> dict[str, str]:
-    """The requirements that cannot be imported here, and what goes unchecked for want of them."""
+    """Requirements that cannot be imported here, and what is not checked without them."""
     return {package: part for package, (module, part) in OTHERS.items() if not _is_there(module)}
 
 
 def stand_in_for_jaxtyping() -> None:
-    """Where jaxtyping is not installed, names for the shapes in annotations, which nothing looks at here."""
+    """Without jaxtyping, define its names for the shapes in annotations, which are not checked here."""
     if _is_there("jaxtyping"):
         return
     shape = type("Shape", (), {"__class_getitem__": classmethod(lambda cls, _: cls)})

@@ -1,4 +1,4 @@
-"""The paper's recipe on made-up images: networks with random weights, batches, trainers, and what is noted of steps."""
+"""The paper's recipe on synthetic images: networks with random weights, batches, trainers, and records of steps."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from dolglab.training.optim import warmup_cosine
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large things are.
+    """The sizes of networks, images and batches.
 
     Attributes:
-        networks: timm's architectures by the names that the tables have for them.
+        networks: timm's architectures by their names in the tables.
         hidden: channels of f_l and f_g.
         landmarks: classes of the head.
-        side, batch: of the crops of steps that are compared; the recipe's dilations want sides above 288.
-        sides, batches: of the table of speeds.
+        side, batch: of the crops in compared steps; the recipe's dilations need sides above 288.
+        sides, batches: for the table of speeds.
         photo, photos, photos_on_cpu: (height, width) and number of the images to extract from.
         gallery, queries, top: of the ranking.
     """
@@ -71,12 +71,12 @@ QUICK = Sizes(
     top=50,
 )
 DIM, STEPS = 512, 20
-# What fp16's scaler begins with.
+# The initial scale of fp16's scaler.
 SCALE = 2.0**16
 
 
 def landmark_module(name: str, sizes: Sizes, compiler: str | None = None) -> LandmarkModule:
-    """DOLG as conf/train.yaml has it, with the same random weights every time."""
+    """DOLG as in conf/train.yaml, with the same random weights every time."""
     torch.manual_seed(0)
     pooling = partial(GeM, p=3.0, learnable=False)
     return LandmarkModule(
@@ -109,7 +109,7 @@ def random_batch(size: int, side: int, landmarks: int, seed: int) -> Batch:
 
 
 def noise_batch(size: int, side: int, landmarks: int, device: str) -> Batch:
-    """A batch of noise, made where it is used: for speed, to which images are all alike."""
+    """A batch of noise, created on the device, for measuring speed."""
     torch.manual_seed(0)
     return Batch(
         images=torch.randint(256, (size, side, side, 3), dtype=torch.uint8, device=device),
@@ -131,7 +131,7 @@ class MadeUpData(L.LightningDataModule):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches there are."""
+        """The number of batches."""
         return len(self.batches)
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -144,11 +144,11 @@ class MadeUpData(L.LightningDataModule):
 
 
 class StepLog(Callback):
-    """Notes each step's loss and when it ended, and ends a training at `deadline` (of time.monotonic).
+    """Records each step's loss and end, and ends a training at `deadline` (by time.monotonic).
 
     Attributes:
-        start, ends: of training and of each step, on time.monotonic's clock.
-        skipped: steps that fp16's scaler left out, because a gradient was not finite.
+        start, ends: of the training and of each step, by time.monotonic.
+        skipped: steps that fp16's scaler skipped, because a gradient was not finite.
     """
 
     def __init__(self, deadline: float = math.inf) -> None:
@@ -160,17 +160,17 @@ class StepLog(Callback):
 
     @property
     def losses(self) -> list[float]:
-        """Of all steps."""
+        """The losses of all steps."""
         return [float(loss) for loss in self._losses]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The first step begins."""
+        """Record the start of the first step."""
         self.start = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """A step has ended."""
+        """Record the end of a step."""
         self._losses.append(outputs["loss"].detach().clone())
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.synchronize()
@@ -178,7 +178,7 @@ class StepLog(Callback):
         trainer.should_stop = trainer.should_stop or self.ends[-1] > self.deadline
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count by what the scaler has come down to: it halves at each step that it leaves out."""
+        """Count skipped steps by the scale, which halves at each of them."""
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is not None:
             self.skipped = round(math.log2(SCALE / scaler.get_scale()))
@@ -194,7 +194,7 @@ def fit(
     epochs: int = 1,
     **options: Any,
 ) -> StepLog:
-    """Train by Lightning's Trainer as conf/trainer has it; options of `Trainer`, and `checkpoint` to go on from."""
+    """Train with Lightning's Trainer as in conf/trainer; `checkpoint` is resumed from."""
     log = StepLog(deadline)
     checkpoint = options.pop("checkpoint", None)
     trainer = L.Trainer(

@@ -1,4 +1,4 @@
-"""results.json, and the same as Markdown to read."""
+"""Write results.json, and the same results as Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from dolglab.io import write_text
 
-# Figures that are lists of their own: in results.json alone.
+# Figures that are lists are only in results.json.
 LONG = ("losses", "cpu_losses")
 
 
@@ -21,13 +21,13 @@ def write(folder: Path, results: Mapping[str, Any]) -> None:
 
 
 def as_markdown(results: Mapping[str, Any]) -> str:
-    """The machine, a line for each step, then each step's figures."""
+    """The machine, a line per step, then each step's figures."""
     machine = results["machine"]
     card = machine.get("card") or ("no GPU: the CPU" if results["options"]["device"] == "cpu" else "no GPU")
     facts = ", ".join(f"{name} {value}" for name, value in machine.items() if name != "card" and value is not None)
     lines = [f"**{card}** ({facts}); commit {results['commit'] or 'unknown'}; {results['seconds']:.0f} s."]
     if results["options"]["quick"]:
-        lines.append("A small network and small sizes (--quick): no figures to quote.")
+        lines.append("A small network and small sizes (--quick): do not quote these figures.")
     steps = results["steps"]
     overview = [
         {"step": name, "question": step["question"], "result": outcome(step), "s": step["seconds"]}
@@ -56,7 +56,7 @@ def outcome(step: Mapping[str, Any]) -> str:
 
 
 def speeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of training speeds with the batch sizes side by side: images a second, GB that torch reserved."""
+    """Rows of training speeds with the batch sizes side by side: images per second, GB reserved by torch."""
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
         settings = {key: row[key] for key in ("network", "precision", "side", "cudnn_benchmark")}
@@ -68,7 +68,7 @@ def speeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows under the names of all their figures."""
+    """Rows below the names of all figures."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[name.replace("_", " ") for name in names], *([cell(row.get(name)) for name in names] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -79,7 +79,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def cell(value: Any) -> str:
-    """A figure as it is read."""
+    """A figure as text."""
     if value is None:
         return ""
     if isinstance(value, bool):

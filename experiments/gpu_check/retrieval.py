@@ -1,4 +1,4 @@
-"""Steps that search: descriptors at five scales beside the CPU's, and rankings of products made on the card."""
+"""Retrieval steps: descriptors at five scales compared with the CPU's, and rankings by products on the GPU."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from dolglab.retrieval.ranking import exact_ranking
 # Largest distance of a descriptor from the CPU's, as a share of the smallest one between two images.
 NEAR = {"32-true": 1e-2, "bf16-mixed": 1.0, "16-mixed": 1.0}
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-# Images whose whole ranking is compared, and duplicates among them.
+# Number of images whose whole ranking is compared, and of duplicates among them.
 WHOLE, EQUAL = 3000, 100
 
 
 def extraction(check: Check) -> None:
-    """Descriptors at the paper's five scales, by the extractor: images a second, and their distance from the CPU's."""
+    """Descriptors at the paper's five scales, by the extractor: images per second, and distance from the CPU's."""
     sizes = check.sizes
     network, name = next(iter(sizes.networks.items()))
     exact_products()
@@ -61,7 +61,7 @@ def extraction(check: Check) -> None:
 
 
 def telling_apart(model: DescriptorModel, sizes: Sizes) -> DescriptorModel:
-    """The network in eval mode, changed so that all of its layers count, and different images differ.
+    """The network in eval mode, changed so that all layers have an effect, and different images differ.
 
     Random residual branches begin with a weight of zero, and batch norms with the statistics of no image.
     """
@@ -76,20 +76,20 @@ def telling_apart(model: DescriptorModel, sizes: Sizes) -> DescriptorModel:
 
 
 def described(check: Check, model: DescriptorModel, photos: list[Tensor], precision: str) -> tuple[Tensor, float]:
-    """Descriptors on the CPU, (n, dim), and images a second of a second pass."""
+    """Descriptors on the CPU, (n, dim), and images per second of a second pass."""
     network = for_inference(model, precision).to(check.device)
     extractor = Extractor(network, PAPER_SCALES)
     dtype = AUTOCAST.get(precision)
     with torch.inference_mode(), torch.autocast(check.device, dtype, enabled=dtype is not None):
         extractor(photos[:2])
         start = time.monotonic()
-        # Coming back to the CPU waits for the card.
+        # The copy to the CPU waits for the GPU.
         found = extractor(photos).cpu()
     return found, round(len(photos) / (time.monotonic() - start), 2)
 
 
 def ranking(check: Check) -> None:
-    """Products made on the card in float64, sorted there, beside `exact_ranking`, which ranks on the CPU.
+    """Float64 products computed and sorted on the GPU, compared with `exact_ranking` on the CPU.
 
     What the project ranks comes to the CPU; values on its grid have products that no order of adding changes, so the
     card must give the same scores, and a stable sort of them the same ranking, ties among them.
@@ -111,7 +111,7 @@ def ranking(check: Check) -> None:
 def compare_ranking(
     check: Check, what: str, gallery: FloatArray, queries: FloatArray, wanted: list[IntArray], top: int
 ) -> None:
-    """A row, and whether both rankings are the same."""
+    """Record a row, and require that both rankings are the same."""
     start = time.monotonic()
     ranked = exact_ranking(gallery, queries, wanted, top)
     seconds = time.monotonic() - start

@@ -1,4 +1,4 @@
-"""Steps that train: losses beside the CPU's, compiled, in a process group, resumed, and how fast for which sizes."""
+"""Training steps: losses compared with the CPU's, compilation, a process group, resuming, and speed by size."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from dolglab.contracts import Batch
 from dolglab.training.checkpointing import LAST, AtomicCheckpointIO, LastCheckpoint, StopAtStep
 
-# Relative differences of the first loss, which is of the same weights, and of the losses of all steps.
+# Allowed relative differences of the first loss, computed with the same weights, and of all losses.
 FIRST = {"32-true": 1e-4, "bf16-mixed": 2e-2, "16-mixed": 5e-3}
 LARGEST = {"32-true": 2e-2, "bf16-mixed": 0.2, "16-mixed": 0.2}
 # Steps before and within a measurement.
@@ -40,7 +40,7 @@ WARM_UP, TIMED = 2, 4
 
 
 def losses(check: Check) -> None:
-    """Losses of the first steps in each precision beside the CPU's in fp32, from the same weights and batches."""
+    """Losses of the first steps in each precision and of the CPU in fp32, from the same weights and batches."""
     sizes = check.sizes
     exact_products()
     check.facts |= {"tf32": False, "batch": sizes.batch, "side": sizes.side, "cpu_threads": torch.get_num_threads()}
@@ -63,7 +63,7 @@ def losses(check: Check) -> None:
 
 
 def compare_losses(check: Check, network: str, precision: str, log: StepLog, own: StepLog) -> None:
-    """A row, and whether the differences are those of rounding."""
+    """Record a row, and require that differences are within rounding."""
     differences = relative_differences(log.losses, own.losses)
     check.row(
         network=network,
@@ -79,7 +79,7 @@ def compare_losses(check: Check, network: str, precision: str, log: StepLog, own
         differences[0] <= FIRST[precision],
         f"{network} {precision}: the first loss differs from the CPU's by {differences[0]:.1e} of it",
     )
-    # A step that the scaler left out leaves other weights.
+    # A step that the scaler skipped leaves different weights.
     if not log.skipped:
         check.require(
             max(differences) <= LARGEST[precision],
@@ -88,7 +88,7 @@ def compare_losses(check: Check, network: str, precision: str, log: StepLog, own
 
 
 def inductor(check: Check) -> None:
-    """The training pass through torch.compile: losses beside the eager ones, what compiling takes, what it gains."""
+    """The training pass with torch.compile: losses compared with eager execution, and the cost and the gain."""
     sizes = check.sizes
     network, name = next(iter(sizes.networks.items()))
     exact_products()
@@ -126,7 +126,7 @@ def inductor(check: Check) -> None:
 
 
 def process_group(check: Check) -> None:
-    """Steps in a process group of one, as strategy=ddp makes it, beside the same steps without."""
+    """Steps in a process group of one, as with strategy=ddp, compared with the same steps without."""
     sizes = check.sizes
     network, name = next(iter(sizes.networks.items()))
     exact_products()
@@ -148,24 +148,24 @@ def process_group(check: Check) -> None:
     )
     differences = relative_differences(group.losses, alone.losses)
     check.row(network=network, backend=seen.name, steps=len(differences), largest_difference=max(differences))
-    check.require(seen.name == backend, f"the process group is of {seen.name}, not {backend}")
+    check.require(seen.name == backend, f"the process group uses {seen.name}, not {backend}")
     check.require(max(differences) <= 1e-5, f"a loss differs by {max(differences):.1e} of it")
     if not check.cuda:
         check.not_run = f"{NEEDS_CUDA}: only gloo was tried"
 
 
 class Backend(Callback):
-    """Asks torch which backend the process group has."""
+    """Reads the backend of the process group."""
 
     name: str | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The group is there."""
+        """Read it when the group exists."""
         self.name = torch.distributed.get_backend()
 
 
 def resume(check: Check) -> None:
-    """Two epochs at once, twice, and with a checkpoint between them: whether the weights are the same, bit by bit."""
+    """Two epochs, twice uninterrupted and once resumed in between: the weights must be equal bit by bit."""
     sizes = check.sizes
     network, name = next(iter(sizes.networks.items()))
     half = STEPS // 2
@@ -200,13 +200,13 @@ def resume(check: Check) -> None:
                 seconds=round(time.monotonic() - started, 1),
             )
             check.require((before, after) == (half, half), f"{precision}: {before} steps, then {after}")
-            check.require(same == 0, f"{precision}: weights differ by up to {same:.1e}; unbroken runs by {repeats:.1e}")
+            check.require(same == 0, f"{precision}: weights differ by {same:.1e}; two whole runs by {repeats:.1e}")
     named = {str(warning.message).split(" does not have")[0] for warning in seen if "determini" in str(warning.message)}
     check.facts["operations_without_a_deterministic_implementation"] = sorted(named)
 
 
 def speed(check: Check) -> None:
-    """Images a second and memory of training steps by network, precision, image side and batch size."""
+    """Images per second and memory of training steps by network, precision, image side and batch size."""
     sizes = check.sizes
     check.facts |= {
         "tf32": "in convolutions, as torch has it" if torch.backends.cudnn.allow_tf32 else False,
@@ -223,7 +223,7 @@ def speed(check: Check) -> None:
     if not check.cuda:
         check.left_out.append(f"memory: {NEEDS_CUDA}")
     elif check.seconds_left > 0:
-        # As trainer=gpu has it: tried once, since choosing takes seconds for every shape.
+        # As with trainer=gpu; tried once, since benchmarking takes seconds for every shape.
         network, batch = next(iter(sizes.networks)), sizes.batches[len(sizes.batches) // 2]
         measure_speed(check, network, "bf16-mixed", sizes.sides[0], batch, cudnn_benchmark=True)
 
@@ -231,7 +231,7 @@ def speed(check: Check) -> None:
 def measure_speed(
     check: Check, network: str, precision: str, side: int, batch: int, cudnn_benchmark: bool = False
 ) -> bool:
-    """Note a row; whether there was memory for it: for a larger batch there is none either."""
+    """Record a row; returns whether there was enough memory, since a larger batch needs more."""
     settings = {
         "network": network,
         "precision": precision,
@@ -254,39 +254,39 @@ def measure_speed(
 
 
 def step_batches(sizes: Sizes) -> list[Batch]:
-    """The batches of steps that are compared."""
+    """The batches of compared steps."""
     return [random_batch(sizes.batch, sizes.side, sizes.landmarks, seed) for seed in range(STEPS)]
 
 
 def on_device(batches: Sequence[Batch], check: Check) -> list[Batch]:
-    """The batches where the network will be."""
+    """The batches on the network's device."""
     return [batch.to(check.device) for batch in batches]
 
 
 def exact_products() -> None:
-    """No TF32, which torch takes for convolutions otherwise."""
+    """Disable TF32, which torch uses for convolutions by default."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
 def rate(log: StepLog, batch: int, warm_up: int = STEPS // 2) -> float:
-    """Images a second after the first steps."""
+    """Images per second after the first steps."""
     return round(batch * (len(log.ends) - warm_up) / (log.ends[-1] - log.ends[warm_up - 1]), 1)
 
 
 def relative_differences(losses: Sequence[float], reference: Sequence[float]) -> list[float]:
-    """Of each step that both made."""
+    """The relative differences of the losses of common steps."""
     count = min(len(losses), len(reference))
     mine, theirs = np.array(losses[:count]), np.array(reference[:count])
     return (abs(mine - theirs) / abs(theirs)).tolist()
 
 
 def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    """Between two states of the same network."""
+    """The largest difference between two states of the same network."""
     return max(float((a[key].double() - b[key].double()).abs().max()) for key in a)
 
 
 def memory_gb(check: Check) -> dict[str, float]:
-    """The most that tensors took, and torch with them, in GB; nothing where there is no card."""
+    """Peak memory of tensors, and reserved by torch, in GB; empty without a GPU."""
     if not check.cuda:
         return {}
     peaks = {"allocated_gb": torch.cuda.max_memory_allocated(), "reserved_gb": torch.cuda.max_memory_reserved()}
@@ -294,7 +294,7 @@ def memory_gb(check: Check) -> dict[str, float]:
 
 
 def free(check: Check) -> None:
-    """Give the card's memory back, also what only circles of references hold."""
+    """Release the GPU's memory, including objects in reference cycles."""
     gc.collect()
     if check.cuda:
         torch.cuda.empty_cache()

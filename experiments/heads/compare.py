@@ -1,11 +1,11 @@
-"""Aggregation heads on one frozen trunk: what run.sh runs. See README.md.
+"""Aggregation heads on one frozen backbone; run.sh runs this script. See README.md.
 
     python experiments/heads/compare.py OUT DATASET:IMAGE_SIDE:OVERRIDES...
 
-The trunk's maps of `VIEWS` crops of each training image, and of all images that validate and test, are made once a data
-set and kept below OUT. A cell is a head, a learning rate and a seed: trained on those maps and measured by the
-library's own pipeline. Of `RATES`, seed 0's best by the validation of the first data set is taken for its other seeds
-and for the other data sets. A cell that is in results.json is not run again.
+The backbone's maps of `VIEWS` crops of each training image, and of all validation and test images, are computed once
+per data set and stored below OUT. A cell is a head, a learning rate and a seed, trained on those maps and measured by
+the library's own pipeline. The best of `RATES` for seed 0, by validation on the first data set, is used for the other
+seeds and the other data sets. A cell that is in results.json is not run again.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from dolglab.models.dolg import DescriptorModel
 from dolglab.retrieval.pipeline import RetrievalPipeline
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-# Its last stage at stride 16 too, by dilation: every head looks at the same map of 320 channels, DOLG besides at that
-# of 112 channels of the stage before.
+# The last stage has stride 16, by dilation: every head gets the same map of 320 channels, and DOLG also the map of
+# 112 channels of the stage before.
 TRUNK = [
     "backbone=efficientnet_lite0",
     "+backbone.depths=[3,4]",
@@ -48,7 +48,7 @@ TRUNK = [
     "optim=adamw",
     "optim.schedule.warmup=0.1",
 ]
-# Each ends in 512 numbers.
+# Each outputs 512 numbers.
 HEADS = {
     "gem": ["model=gem_light", "pooling=gem"],
     "gem_plus": ["model=gem_light", "pooling=gem_plus"],
@@ -70,7 +70,7 @@ VIEWS, STEPS, BATCH, CLIP = 4, 200, 32, 10.0
 
 @dataclass(frozen=True)
 class Maps:
-    """A data set as the trunk sees it, float16: (N, VIEWS, C, H, W) of training crops, and a pair a benchmark image."""
+    """The backbone's maps of a data set, float16: (N, VIEWS, C, H, W) of training crops, a pair per benchmark image."""
 
     name: str
     data: LandmarkDataModule
@@ -85,7 +85,7 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def load_maps(out: Path, name: str, overrides: list[str], side: int) -> Maps:
-    """The maps of a data set, made where they are not there yet."""
+    """The maps of a data set, computed if missing."""
     cfg = composed(*overrides, f"data.image_size={side}", f"data.batch_size={BATCH}", "data.workers=0")
     data: LandmarkDataModule = instantiate(cfg.data, augmentation=cfg.augment)
     folder = out / "maps" / name
@@ -103,7 +103,7 @@ def load_maps(out: Path, name: str, overrides: list[str], side: int) -> Maps:
 
 @torch.inference_mode()
 def save_crops(backbone: FeatureBackbone, data: LandmarkDataModule, folder: Path) -> None:
-    """Write the maps of the crops that the first epochs have of each training image."""
+    """Write the maps of each training image's crops in the first epochs."""
     assert data.training is not None
     images = TrainingImages(data.training, data.image_size, data.augmentation.crop, data.seed, data.reading)
     files: dict[str, Any] = {}
@@ -123,7 +123,7 @@ def save_crops(backbone: FeatureBackbone, data: LandmarkDataModule, folder: Path
 def whole_maps(
     backbone: FeatureBackbone, data: LandmarkDataModule, benchmark: Benchmark
 ) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-    """Position and maps of each image of a benchmark, queries cut to their boxes."""
+    """Position and maps of each image of a benchmark, with queries cropped."""
     images = data.images_of(benchmark)
     for position in range(len(images)):
         pixels = images.__getitems__([position]).images[0].permute(2, 0, 1)[None]
@@ -132,7 +132,7 @@ def whole_maps(
 
 
 def train(model: DescriptorModel, cfg: DictConfig, maps: Maps, seed: int, rate: float) -> float:
-    """Train everything but the trunk for `STEPS` steps; the processor's seconds that took."""
+    """Train everything but the backbone for `STEPS` steps; returns processor seconds."""
     data = maps.data
     assert data.training is not None
     labels = torch.from_numpy(data.training.labels)
@@ -155,7 +155,7 @@ def train(model: DescriptorModel, cfg: DictConfig, maps: Maps, seed: int, rate: 
 
 
 def drawn(size: int, seed: int) -> Iterator[tuple[NDArray[np.int64], int]]:
-    """Rows of whole batches, epoch after epoch in random order, and the epoch's view."""
+    """Rows of complete batches, epoch by epoch in random order, and the epoch's view."""
     rng = np.random.default_rng(seed)
     epoch = 0
     while True:
@@ -166,7 +166,7 @@ def drawn(size: int, seed: int) -> Iterator[tuple[NDArray[np.int64], int]]:
 
 
 def new_parameters(model: DescriptorModel) -> list[nn.Parameter]:
-    """All but the trunk's."""
+    """All parameters except the backbone's."""
     trunk = set(model.backbone.parameters())
     return [p for p in model.parameters() if p not in trunk]
 
@@ -186,7 +186,7 @@ def measure(model: DescriptorModel, maps: Maps, benchmark: Benchmark) -> float:
 
 
 def start_from_clusters(model: DescriptorModel, maps: Maps, seed: int) -> None:
-    """Begin NetVLAD as `dolglab train` does, by k-means; other poolings begin as they were made."""
+    """Initialise NetVLAD by k-means like `dolglab train`; other poolings keep their initialisation."""
     start = getattr(model.pooling, "start_from_samples", None)
     if start is None:
         return
@@ -198,7 +198,7 @@ def start_from_clusters(model: DescriptorModel, maps: Maps, seed: int) -> None:
 
 @torch.inference_mode()
 def head_milliseconds(model: DescriptorModel, maps: Maps) -> float:
-    """What the head takes of one training crop's maps: the median of 20."""
+    """Milliseconds of the head on one training crop's maps, the median of 20."""
     features = Features(*(torch.from_numpy(np.float32(part[:1, 0])) for part in (maps.local, maps.global_)))
     spent = []
     for _ in range(20):
@@ -241,7 +241,7 @@ def main() -> None:
 
 
 def cells(done: dict[str, Any], name: str, tuned_on: str) -> Iterator[tuple[str, int, float]]:
-    """What is left of a data set: where rates are chosen, all of seed 0; then each head's best for every seed."""
+    """The cells of a data set still to run: all rates of seed 0 where rates are chosen, then each head's best."""
     if name == tuned_on:
         every = [(head, SEEDS[0], rate) for rate in RATES for head in HEADS]
         yield from (cell for cell in every if key_of(name, *cell) not in done)
@@ -253,7 +253,7 @@ def cells(done: dict[str, Any], name: str, tuned_on: str) -> Iterator[tuple[str,
 
 
 def best_rate(done: dict[str, Any], name: str, head: str) -> float:
-    """Of seed 0, by validation."""
+    """The best learning rate of seed 0, by validation."""
     return max(RATES, key=lambda rate: done[key_of(name, head, SEEDS[0], rate)]["validation"])
 
 

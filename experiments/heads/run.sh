@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Heads beside DOLG on one frozen trunk (README.md): demo world, and a folder of photographs. One process, one thread.
+# Heads compared with DOLG on one frozen backbone (README.md): demo world, and a folder of photos. One process, one thread.
 #   bash experiments/heads/run.sh PHOTOS
 # A cell that is in OUT/results.json is not run again; the table is printed at the end.
 set -euo pipefail

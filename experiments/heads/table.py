@@ -1,8 +1,9 @@
 """The table of results.json: python experiments/heads/table.py FILE
 
-A row a head: of each data set the test's Medium mAP, mean, deviation (n - 1) and number of the seeds, at the rate that
-seed 0 of the first data set validated best; that rate; length, parameters, and on the first data set the
-processor's seconds of training and milliseconds of the head alone for one crop, the least of its cells.
+A row per head. For each data set: mean, deviation (n - 1) and number of seeds of the test's Medium mAP, at the
+learning rate that was best in validation for seed 0 of the first data set. Then that rate; length and parameters;
+and, on the first data set, processor seconds of training and milliseconds of the head alone per crop, the minimum
+over its cells.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Cell = dict[str, Any]
 
 
 def rows(results: dict[str, Cell]) -> list[list[str]]:
-    """Header and rows of what is there."""
+    """Header and rows of the existing cells."""
     parsed = [(*key.split("/"), cell) for key, cell in results.items()]
     datasets = list(dict.fromkeys(name for name, *_ in parsed))
     table = [
@@ -48,7 +49,7 @@ def rows(results: dict[str, Cell]) -> list[list[str]]:
 
 
 def mean_and_deviation(values: list[float]) -> str:
-    """Such as "81.20 ± 0.35 (3)"; empty where nothing was run."""
+    """Such as "81.20 ± 0.35 (3)"; empty if nothing was run."""
     if not values:
         return ""
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The first leaderboard: every model whose weights come from a package, and two that are trained here, on the demo world, a
-# folder of photographs and a part of Revisited Paris. What stops goes on when it is started again.
+# The first leaderboard: all models whose weights are in a package, and two that are trained here, on the demo world, a
+# folder of photographs and a part of Revisited Paris. The same command resumes it.
 # Usage: experiments/leaderboard/run.sh PROVENCE RPARIS6K_MINI WORLD96
-# Only part of it: MODELS="lite0 local" BENCHMARKS=mini (the defaults are all there are). SIDE=512 shows all of them larger
-# images; give it a NAME of its own.
-# PLAN=true only says what is to be done. LAUNCHER="hydra/launcher=joblib hydra.launcher.n_jobs=2" runs cells side by side.
+# Only a part: MODELS="lite0 local" BENCHMARKS=mini (the defaults are all). SIDE=512 uses larger images for all models;
+# give it another NAME.
+# PLAN=true only prints the plan. LAUNCHER="hydra/launcher=joblib hydra.launcher.n_jobs=2" runs cells in parallel.
 set -euo pipefail
 photos=$(realpath "$1") mini=$(realpath "$2") world96=$(realpath "$3")
 cd "$(dirname "$0")/../.."
@@ -12,10 +12,10 @@ name=${NAME:-leaderboard}
 out=outputs/$name
 plan=${PLAN:-false}
 launcher=()
-# A plan is made by one process.
+# A plan needs a single process.
 [ "$plan" = true ] || read -ra launcher <<< "${LAUNCHER:-}"
 
-# A line a model: networks as they are, what does without one, and networks trained here.
+# One line per model: networks as released, local features without a network, and networks trained here.
 declare -A models=(
   [lite0]="entry=gem,gem_plus,gem_whitened backbone=efficientnet_lite0"
   [lite1]="entry=gem,gem_plus,gem_whitened backbone=efficientnet_lite1"
@@ -25,7 +25,7 @@ declare -A models=(
   [trained_gem]="checkpoint=$out/trained_gem/checkpoints/best.ckpt \"method='GeM, trained on the demo world'\""
   [trained_dolg]="checkpoint=$out/trained_dolg/checkpoints/best.ckpt \"method='DOLG, trained on the demo world'\""
 )
-# A line a benchmark, with the other photographs that whitenings and codebooks are learned on.
+# One line per benchmark, with the other photographs on which whitenings and codebooks are learned.
 learned=(benchmark@learn_on=folder learn_on.root="$photos")
 declare -A benchmarks=(
   [demo]="benchmark=demo ${learned[*]}"
@@ -49,7 +49,7 @@ for model in ${MODELS:-lite0 local verified lite1 lite2 trained_gem trained_dolg
       "${asked[@]}" "${launcher[@]}"
   done
 done
-# The page has copies of cards, which are not to be counted when it is made again.
+# The page has copies of cards, which must not be counted when it is made again.
 shopt -s nullglob
 cards=("$out"/{provence,demo,mini}/*/*/card.json)
 [ "$plan" = true ] || python -m src.report leaderboard=true cards="[$(IFS=,; echo "${cards[*]@Q}")]" out="$out/page"

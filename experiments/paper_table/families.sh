@@ -1,14 +1,14 @@
 # The rows of the paper's table. Sourced by a script that sets
 #   name, out      the folder of results below outputs/, and its path
-#   tested         what is measured: benchmark=..., and how its images are read
-#   learned        where codebooks are learned: benchmark@learn_on=...
-#   spatial        verification of RootSIFT's matches
+#   tested         the benchmark=..., and how its images are read
+#   learned        the set on which codebooks are learned: benchmark@learn_on=...
+#   spatial        options for verifying RootSIFT's matches
 #   network        the network's own local features
-#   verified       verification of their matches
-#   nearer         the same for DOLG's features, where otherwise
+#   verified       options for verifying their matches
+#   nearer         the same for DOLG's features, if different
 #   backbone       of the untrained rows
-#   delg           how DELG reads images, where otherwise
-# and that fills trained[gem], trained[delg] and trained[dolg] with checkpoints: by `train`, or with given ones.
+#   delg           how DELG reads images, if different
+# and that sets trained[gem], trained[delg] and trained[dolg] to checkpoints, made by `train` or given.
 
 declare -A trained
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The paper's table on real photographs, one sub-folder a landmark: the networks are trained on the first half of the
-# landmarks and everything is tested on the others, of which training saw nothing. Codebooks are learned on a third set,
+# The paper's table on real photographs, one sub-folder per landmark: the networks are trained on the first half of the
+# landmarks, and everything is tested on the others, which are not in training. Codebooks are learned on a third set,
 # in the layout of RParis6k. Only the table is kept: the photographs are not ours.
 # Usage: experiments/paper_table/photos.sh PHOTOS REVISITED_FOLDER GROUND_TRUTH
 set -euo pipefail

@@ -16,9 +16,9 @@ train dolg demo data.test.demo=null
 
 tested=(benchmark=demo 'scales=[1.0]')
 learned=(benchmark@learn_on=demo learn_on.root=data/demo_world/validation learn_on.name="demo validation")
-# The world's pictures are 256 pixels wide: a few pixels of residual, and no features of doubled images. A network's
-# features sit on a grid of 16 pixels, and need matches that are near (chosen on the validation landmarks; of DOLG's, which
-# are not trained to be matched, none is as near as 0.8).
+# The pictures are 256 pixels wide, so residuals are a few pixels, and images are not doubled for features. A network's
+# features are on a grid of 16 pixels and need similar descriptors (chosen on the validation landmarks; of DOLG's, which
+# are not trained for matching, none reach 0.8).
 spatial=(rerank=spatial rerank.residual=6)
 network=(features=network features.max_features=300 'features.scales=[0.5,0.7071,1.0,1.4142]')
 verified=(rerank=spatial rerank.residual=16 rerank.least=0.8) nearer=(rerank.least=0.6)

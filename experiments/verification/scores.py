@@ -1,9 +1,9 @@
-"""Other scores than the number of inliers, of XFeat's matches by nearest neighbours: what they tell apart.
+"""Other scores than the number of inliers, from XFeat's nearest-neighbour matches: how well they find right pairs.
 
     PYTHONPATH=src:. python experiments/verification/scores.py ../shared/data/provence --queries 240
 
-The photos that ask come in a seeded order, as in learned_matcher.py. Printed is the share of right pairs above all but
-1 % of the wrong ones, for every other query (to choose), for those between (to confirm), and for all.
+Queries are in a seeded order, as in learned_matcher.py. Prints the share of right pairs that score above all but 1 %
+of the wrong ones: for every other query (to choose a score), for the remaining ones (to confirm it), and for all.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SQUARE = 32
 
 
 def scores(a: LocalFeatures, b: LocalFeatures) -> dict[str, float]:
-    """What each way makes of two photos' matches."""
+    """The scores of two photos' matches."""
     settings = BEST["XFeat"].spatial
     match = Spatial(VERIFIED, **settings).verified(a, b)
     points = a.keypoints[match.matches[:, 0]], b.keypoints[match.matches[:, 1]]
@@ -50,14 +50,14 @@ def scores(a: LocalFeatures, b: LocalFeatures) -> dict[str, float]:
 
 
 def _second(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"], kept: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The cosine of matched rows of `a` to the best of `b` but their match."""
+    """The cosine of matched rows of `a` with the best of `b` other than their match."""
     cosines = a[kept[:, 0]] @ b.T
     cosines[np.arange(len(kept)), kept[:, 1]] = -1
     return cosines.max(1, initial=-1)
 
 
 def recalled(values: NDArray[np.float64], right: Bool[np.ndarray, "q k"]) -> float:
-    """Per cent of the right pairs above all but `FALSE_POSITIVES` of the wrong ones."""
+    """Percentage of right pairs above all but `FALSE_POSITIVES` of the wrong ones."""
     wrong = np.sort(values[~right])[::-1]
     return 100 * float((values[right] > wrong[int(FALSE_POSITIVES * len(wrong))]).mean())
 
@@ -73,7 +73,7 @@ if __name__ == "__main__":
     own = [strongest(each, BEST["XFeat"].features) for each in described(found, "XFeat", BEST["XFeat"].side)]
     pairs = [[scores(own[q], own[a]) for a in found.answers[q].tolist()] for q in asking.tolist()]
     truth = found.right[asking]
-    print(f"{len(asking)} photos ask; {(~truth).sum()} of {truth.size} pairs are wrong\n")
+    print(f"{len(asking)} queries; {(~truth).sum()} of {truth.size} pairs are wrong\n")
     print("| | chosen on | confirmed on | all |\n|---|---:|---:|---:|")
     for name in pairs[0][0]:
         made = np.array([[pair[name] for pair in row] for row in pairs], np.float64)

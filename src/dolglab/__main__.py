@@ -12,18 +12,18 @@ from dolglab.version import __version__
 
 COMMANDS = {
     "train": "train a descriptor network, or a sweep of trainings (--multirun)",
-    "evaluate": "measure a network or ready descriptors on a benchmark, or models by benchmarks (--multirun)",
-    "prepare": "fetch, verify, index and pack data sets; make the demo world",
+    "evaluate": "evaluate a network or existing descriptors on a benchmark, or several on several (--multirun)",
+    "prepare": "download, verify, index and pack data sets; draw the demo world",
     "report": "compare runs by their result cards: table, page, charts, leaderboard; verify a card",
     "tune": "search for settings with Optuna",
-    "embed": "describe photos and keep the descriptors in a library",
+    "embed": "describe photos and store the descriptors in a library",
     "search": "search a library by photo",
     "serve": "serve a library in the browser and over HTTP",
     "export": "write a model as a folder to share, also as ONNX or to the Hugging Face hub",
-    "library": "look after a library: info, remove, duplicates, label, map, adapt, merge, exif",
+    "library": "manage a library: info, remove, duplicates, label, map, adapt, merge, exif",
 }
 EXAMPLES = (
-    "dolglab embed /path/to/photos --library library    describe your photos, which takes no training",
+    "dolglab embed /path/to/photos --library library    describe your photos; needs no training",
     "dolglab serve --library library                    search them in the browser",
     "dolglab train experiment=photos data.root=/path/to/photos name=mine",
 )
@@ -36,7 +36,7 @@ def main() -> None:
     if name in ("-h", "--help", "help"):
         print("usage: dolglab COMMAND ...\n")
         print("\n".join(f"  {command:<10}{what}" for command, what in COMMANDS.items()))
-        print("\n`dolglab COMMAND --help` says what a command takes, with examples. To begin with:\n")
+        print("\n`dolglab COMMAND --help` explains a command's options, with examples. To get started:\n")
         print("\n".join(f"  {example}" for example in EXAMPLES))
     elif name == "--version":
         print(__version__)
@@ -53,11 +53,11 @@ def main() -> None:
 def run(command: str) -> None:
     """Run a command with the arguments of `sys.argv`, as `python -m dolglab.commands.COMMAND` does.
 
-    Lightning starts a run's further processes by the name of the module that is `__main__` and by `sys.argv`: both
-    have to name this command without its dispatcher.
+    Lightning starts the other processes of a run from the name of the module `__main__` and from `sys.argv`, so both
+    must name this command without its dispatcher.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file's name may be any bytes, and is printed as those; where the locale is C, Python does so by itself.
+        # File names may be any bytes, and are printed unchanged; with the locale C, Python does this by default.
         sys.stdout.reconfigure(errors="surrogateescape")
     with quiet_broken_pipe():
         runpy.run_module(f"dolglab.commands.{command}", run_name="__main__", alter_sys=True)

@@ -231,8 +231,8 @@ class GroupedAveragePrecision(RevisitedMeasure):
     """mAP by the trapezoidal rule, without difficulties, over all queries and over groups of queries.
 
     Args:
-        names: what the G figures are called.
-        members: (G, Q) which queries each is of.
+        names: the names of the G figures.
+        members: (G, Q) which queries belong to each figure.
         kappas: the k of mP@k.
     """
 

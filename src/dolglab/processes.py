@@ -126,7 +126,7 @@ def outlast_stop(worker: int) -> None:
 
 
 def _parent_is_there() -> Callable[[], bool]:
-    """Returns a function that tells whether the current parent is still this process's parent."""
+    """A function that returns whether this process still has the parent that it has now."""
     parent = os.getppid()
     return lambda: os.getppid() == parent
 

@@ -38,7 +38,7 @@ def logged(folder: Path) -> list[Path]:
     return sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
 
 
-def test_a_resumed_run_is_the_same_one_on_the_same_axis(tmp_path):
+def test_a_resumed_run_keeps_its_id_and_axis(tmp_path):
     for step in (3, 7):
         log = WandbLog(tmp_path, offline=True, project="dolg", name="a run", group="a sweep")
         log.log_metrics({"val/medium": 0.5 + step / 100, "train/loss": 1 / step}, step=step)
@@ -54,7 +54,7 @@ def test_a_resumed_run_is_the_same_one_on_the_same_axis(tmp_path):
     assert metrics["val/medium"].step_metric == STEP
 
 
-def test_a_server_that_is_not_there_does_not_stop_a_training(tmp_path, monkeypatch, capsys):
+def test_an_unreachable_server_does_not_stop_a_training(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     log = WandbLog(tmp_path, connect_seconds=1, project="dolg")
     log.log_metrics({"train/loss": 2.0}, step=1)
@@ -68,7 +68,7 @@ def test_a_server_that_is_not_there_does_not_stop_a_training(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("key", ["short", None])
-def test_a_key_that_is_wrong_or_missing_is_one_line(tmp_path, monkeypatch, key):
+def test_a_wrong_or_missing_key_gives_one_line(tmp_path, monkeypatch, key):
     if key:
         monkeypatch.setenv("WANDB_API_KEY", key)
     log = WandbLog(tmp_path, project="dolg")
@@ -76,12 +76,12 @@ def test_a_key_that_is_wrong_or_missing_is_one_line(tmp_path, monkeypatch, key):
         log.log_metrics({"train/loss": 2.0}, step=1)
 
 
-def test_two_folders_are_two_runs(tmp_path):
+def test_two_folders_have_two_runs(tmp_path):
     assert run_id(tmp_path / "a") != run_id(tmp_path / "b")
     assert run_id(tmp_path / "a") == run_id(tmp_path / "a")
 
 
-def test_an_agents_run_is_the_one_that_it_was_given(tmp_path, monkeypatch):
+def test_a_run_of_an_agent_keeps_the_given_id(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_RUN_ID", "given")
     assert run_id(tmp_path) == "given"
     monkeypatch.setenv("WANDB_RUN_ID", "another")

@@ -24,7 +24,7 @@ def nothing_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(addresses.VARIABLE, "")
 
 
-def test_nothing_is_allowed_at_first() -> None:
+def test_nothing_is_allowed_by_default() -> None:
     with pytest.raises(NotAllowedError, match=r"--allow s3://bucket \(or --allow s3 for all"):
         check_allowed("s3://bucket/a.jpg")
     allow(["s3"])
@@ -50,7 +50,7 @@ def test_nothing_is_allowed_at_first() -> None:
         ("http://127.0.0.1:9000", "http://127.0.0.1:9001/a.jpg", False),
     ],
 )
-def test_a_place_allows_what_is_below(place: str, address: str, allowed: bool) -> None:
+def test_a_place_allows_everything_below(place: str, address: str, allowed: bool) -> None:
     allow([place])
     if allowed:
         check_allowed(address)
@@ -88,19 +88,19 @@ def test_a_scheme_allows_neither_this_machine_nor_chains(address: str) -> None:
 
 
 @pytest.mark.parametrize("entry", ["", "S3", "a b", "http://", "http:///", "s3,gs", "://host"])
-def test_what_is_no_scheme_and_no_place_is_refused(entry: str) -> None:
+def test_invalid_schemes_and_places_are_refused(entry: str) -> None:
     with pytest.raises(UserError, match="--allow takes"):
         allow([entry])
 
 
 @pytest.mark.parametrize("ip", ["127.8.9.1", "::1", "fe80::1%eth0", "169.254.1.1", "0.0.0.0", "224.0.0.1"])
-def test_what_is_this_machine_or_its_link(ip: str) -> None:
+def test_addresses_of_this_machine_and_its_link_are_recognised(ip: str) -> None:
     with pytest.raises(ConnectionRefusedError):
         check_ip(ip)
     check_ip("192.168.1.2")
 
 
-def test_a_name_that_stands_for_this_machine_is_not_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_of_this_machine_is_not_contacted(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.add("/a.jpg", b"bytes")
     asked = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: asked("127.0.0.1", *rest, **more))
@@ -146,7 +146,7 @@ def redirecting(server: Server) -> Iterator[str]:
     there.server_close()
 
 
-def test_a_server_that_redirects_here_leads_nowhere(
+def test_redirects_to_this_machine_are_refused(
     server: Server, redirecting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.add("/a.jpg", b"bytes")
@@ -159,7 +159,7 @@ def test_a_server_that_redirects_here_leads_nowhere(
     assert read_address(f"{redirecting}/a.jpg") == b"bytes"
 
 
-def test_errors_of_file_systems_are_of_the_system() -> None:
+def test_errors_of_file_systems_become_os_errors() -> None:
     with pytest.raises(OSError, match="Error"):
         read_address("nonsense://a")
     with fsspec.open("memory://elsewhere/a", "wb") as file:

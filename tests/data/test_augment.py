@@ -20,7 +20,7 @@ def factor(column: int, strength: float) -> list[float]:
     return (1 + strength * (2 * DRAWS[:, column] - 1)).tolist()
 
 
-def test_nothing_switched_on_leaves_the_pixels_alone() -> None:
+def test_without_augmentation_pixels_are_unchanged() -> None:
     out = Augmentation()(IMAGES, DRAWS)
     assert out.dtype == torch.uint8
     assert torch.equal(out, CHANNELS_FIRST)
@@ -42,7 +42,7 @@ def test_flip_mirrors_the_samples_that_drew_it() -> None:
         ("saturation", 3, F.adjust_saturation),
     ],
 )
-def test_light_and_colour_equal_torchvisions(name: str, column: int, adjust: Callable[..., torch.Tensor]) -> None:
+def test_light_and_colour_equal_torchvision(name: str, column: int, adjust: Callable[..., torch.Tensor]) -> None:
     strength: dict[str, Any] = {name: 0.6}
     out = Augmentation(**strength)(IMAGES, DRAWS)
     expected = torch.stack(
@@ -60,7 +60,7 @@ def test_colour_shift_is_a_normal_walk_along_imagenets_components() -> None:
     np.testing.assert_allclose(shifts.mean(0), 0, atol=0.1)
 
 
-def test_colour_shift_moves_every_pixel_of_a_sample_alike() -> None:
+def test_colour_shift_is_the_same_for_every_pixel_of_a_sample() -> None:
     moved = Augmentation(colour_pca=0.1)(IMAGES, DRAWS) - CHANNELS_FIRST
     torch.testing.assert_close(moved, moved[..., :1, :1].expand_as(moved), atol=1e-4, rtol=0)
     assert torch.isfinite(Augmentation(colour_pca=0.1)(IMAGES, torch.zeros(4, NUM_DRAWS))).all()

@@ -58,7 +58,7 @@ def holding(values: NDArray[np.uint8], profile: bytes, kind: str) -> bytes:
 
 @pytest.mark.parametrize("space", WIDE)
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "TIFF 16", "JP2", "HEIC"])
-def test_a_profile_is_honoured_or_ignored(picture: NDArray[np.uint8], space: str, kind: str) -> None:
+def test_a_profile_is_applied_or_ignored(picture: NDArray[np.uint8], space: str, kind: str) -> None:
     values = values_in(space, picture)
     data = holding(values, rgb_profile(space), kind)
     loss = 4.0 if kind in ("AVIF", "HEIC") else LOST
@@ -68,7 +68,7 @@ def test_a_profile_is_honoured_or_ignored(picture: NDArray[np.uint8], space: str
     assert np.abs(values.astype(int) - picture).mean() > 5
 
 
-def test_every_way_of_reading_converts(picture: NDArray[np.uint8]) -> None:
+def test_every_way_of_reading_converts_colours(picture: NDArray[np.uint8]) -> None:
     data = holding(values_in("ProPhoto", picture), rgb_profile("ProPhoto"), "JPEG")
     height, width = picture.shape[:2]
     half = np.asarray(Image.fromarray(picture).resize((width // 2, height // 2), Image.Resampling.BOX)).astype(int)
@@ -87,13 +87,13 @@ def test_every_way_of_reading_converts(picture: NDArray[np.uint8]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_what_says_that_it_is_srgb_is_as_it_is(picture: NDArray[np.uint8], kind: str) -> None:
+def test_images_marked_as_srgb_are_unchanged(picture: NDArray[np.uint8], kind: str) -> None:
     data = holding(picture, rgb_profile("sRGB"), kind)
     np.testing.assert_array_equal(decode(data), decode(data, IGNORE))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_grey_has_profiles_too(picture: NDArray[np.uint8], kind: str) -> None:
+def test_grey_profiles_are_applied(picture: NDArray[np.uint8], kind: str) -> None:
     levels = grey(picture)
     light = np.where(levels / 255 <= 0.04045, levels / 255 / 12.92, ((levels / 255 + 0.055) / 1.055) ** 2.4)
     stored = np.rint(255 * light ** (1 / 1.8)).astype(np.uint8)
@@ -104,7 +104,7 @@ def test_grey_has_profiles_too(picture: NDArray[np.uint8], kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
-def test_inks_are_those_of_the_press(kind: str) -> None:
+def test_cmyk_is_converted_by_its_profile(kind: str) -> None:
     profile, corners = press_profile()
     # Squares of 16 pixels: JPEG has blocks of 8.
     inks = np.repeat(np.repeat(np.array(list(corners), np.uint8).reshape(4, 4, 4), 16, 0), 16, 1)
@@ -117,7 +117,7 @@ def test_inks_are_those_of_the_press(kind: str) -> None:
 
 
 @pytest.mark.parametrize("profile", [b"no profile", rgb_profile("Adobe RGB")[:300], grey_profile(1.8), b""])
-def test_a_broken_profile_or_one_of_other_colours_is_none(picture: NDArray[np.uint8], profile: bytes) -> None:
+def test_broken_and_mismatched_profiles_are_ignored(picture: NDArray[np.uint8], profile: bytes) -> None:
     inks = Image.fromarray(picture).convert("CMYK")
     for image in (Image.fromarray(picture), inks):
         data = saved(image, "JPEG", quality=95, icc_profile=profile)
@@ -125,7 +125,7 @@ def test_a_broken_profile_or_one_of_other_colours_is_none(picture: NDArray[np.ui
 
 
 @pytest.mark.parametrize("kind", ["RGBA", "LA", "PNG palette", "GIF", "PNG 16", "RGB with a colour", "TIFF", "WEBP"])
-def test_what_is_transparent_is_white(picture: NDArray[np.uint8], kind: str) -> None:
+def test_transparent_pixels_are_white(picture: NDArray[np.uint8], kind: str) -> None:
     solid = np.zeros(picture.shape[:2], np.uint8)
     solid[20:90, 30:120] = 255
     rgba = Image.fromarray(np.dstack([picture, solid]))
@@ -154,7 +154,7 @@ def test_what_is_transparent_is_white(picture: NDArray[np.uint8], kind: str) -> 
     np.testing.assert_array_equal(decode(data), expected)
 
 
-def test_half_transparent_is_half_white(picture: NDArray[np.uint8]) -> None:
+def test_half_transparent_pixels_are_blended_with_white(picture: NDArray[np.uint8]) -> None:
     half = Image.fromarray(np.dstack([picture, np.full(picture.shape[:2], 128, np.uint8)]))
     expected = picture * (128 / 255) + 255 * (127 / 255)
     assert np.abs(decode(saved(half, "PNG")) - expected).max() <= 1
@@ -174,7 +174,7 @@ def exif_of(index: str) -> Image.Exif:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG"])
-def test_cameras_name_adobe_rgb(picture: NDArray[np.uint8], kind: str) -> None:
+def test_adobe_rgb_named_in_exif_is_converted(picture: NDArray[np.uint8], kind: str) -> None:
     values = Image.fromarray(values_in("Adobe RGB", picture))
     options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
     named = saved(values, kind, exif=exif_of("R03"), **options)
@@ -188,7 +188,7 @@ def test_cameras_name_adobe_rgb(picture: NDArray[np.uint8], kind: str) -> None:
         np.testing.assert_array_equal(decode(data), decode(data, IGNORE))
 
 
-def test_broken_exif_leaves_the_picture(picture: NDArray[np.uint8]) -> None:
+def test_broken_exif_leaves_the_picture_unchanged(picture: NDArray[np.uint8]) -> None:
     exif = exif_of("R03").tobytes()
     for length in range(6, len(exif), 7):
         for kind in ("JPEG", "WEBP", "PNG"):
@@ -216,7 +216,7 @@ REC709 = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
         ("Display P3", [(b"cHRM", P3)]),
     ],
 )
-def test_png_describes_its_colours(
+def test_colours_described_in_a_png_are_converted(
     picture: NDArray[np.uint8], space: str, chunks: list[tuple[bytes, tuple[float, ...]]]
 ) -> None:
     values = values_in(space, picture)
@@ -240,7 +240,7 @@ def test_png_describes_its_colours(
         [(b"gAMA", (1.0,)), (b"sRGB", ())],
     ],
 )
-def test_png_that_means_srgb_or_says_nonsense_is_as_it_is(
+def test_a_png_of_srgb_or_with_invalid_chunks_is_unchanged(
     picture: NDArray[np.uint8], chunks: list[tuple[bytes, tuple[float, ...]]]
 ) -> None:
     info = PngInfo()

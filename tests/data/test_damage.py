@@ -86,7 +86,7 @@ def test_a_damaged_jpeg_is_unreadable(files: dict[str, bytes], kind: str, damage
 
 @pytest.mark.parametrize("damage", ["cut at 90 %", "without its end"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_damage_below_a_crop_is_noticed(files: dict[str, bytes], kind: str, damage: str) -> None:
+def test_damage_outside_a_crop_is_detected(files: dict[str, bytes], kind: str, damage: str) -> None:
     """A training image is replaced if its file is damaged, wherever its crop is."""
     small = CropRange((0.05, 0.1))
     boxes = {seed: random_box(480, 640, small, np.random.default_rng(seed)) for seed in range(20)}
@@ -99,7 +99,7 @@ def test_damage_below_a_crop_is_noticed(files: dict[str, bytes], kind: str, dama
 
 @pytest.mark.parametrize("damage", ["cut at 30 %", "zeros from 60 %", "a block of zeros", "a block that is gone"])
 @pytest.mark.parametrize("kind", ["baseline", "progressive", "grey"])
-def test_on_request_it_is_read_as_far_as_it_goes(files: dict[str, bytes], kind: str, damage: str) -> None:
+def test_damaged_images_are_read_as_far_as_possible_on_request(files: dict[str, bytes], kind: str, damage: str) -> None:
     whole, data = decode(files[kind]), DAMAGES[damage](files[kind])
     pixels = decode(data, ANYWAY)
     assert pixels.shape == whole.shape
@@ -109,19 +109,19 @@ def test_on_request_it_is_read_as_far_as_it_goes(files: dict[str, bytes], kind: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_stands_behind_the_picture_is_no_damage(files: dict[str, bytes], kind: str) -> None:
+def test_bytes_after_the_picture_are_not_damage(files: dict[str, bytes], kind: str) -> None:
     for data in (files[kind] + b"trailing text", files[kind] + bytes(5000), files[kind] + files[kind]):
         np.testing.assert_array_equal(decode(data), decode(files[kind]))
 
 
-def test_padding_between_segments_is_no_damage(files: dict[str, bytes]) -> None:
+def test_padding_between_segments_is_not_damage(files: dict[str, bytes]) -> None:
     data = files["baseline"]
     start = data.index(b"\xff\xdb")
     padded = data[:start] + bytes(7) + data[start:]
     np.testing.assert_array_equal(decode(padded), decode(data))
 
 
-def test_more_pixels_than_its_bytes_hold() -> None:
+def test_images_with_more_pixels_than_their_bytes_can_represent_are_refused() -> None:
     check_pixels((20_000, 8_000), 200_000_000, encoded=10_000)
     check_pixels((2000, 2000), 200_000_000, encoded=50)
     with pytest.raises(TooLargeError):
@@ -130,7 +130,7 @@ def test_more_pixels_than_its_bytes_hold() -> None:
         check_pixels((20_000, 8_000), 100_000_000)
 
 
-def test_a_jpeg_has_few_scans() -> None:
+def test_a_jpeg_with_too_many_scans_is_refused() -> None:
     # An ordinary progressive JPEG has ten scans.
     data = saved(Image.fromarray(master()), "JPEG", progressive=True)
     assert data.count(b"\xff\xda") > 5
@@ -149,7 +149,7 @@ def test_pages_of_a_tiff_are_counted_up_to_a_limit() -> None:
     np.testing.assert_array_equal(decode(buffer.getvalue()), master(6, 8))
 
 
-def test_smaller_copies_of_a_page_are_no_further_pages() -> None:
+def test_smaller_copies_of_a_page_are_not_counted() -> None:
     levels = master(64, 96)
     copies = [{"data": np.ascontiguousarray(levels[::step, ::step]), "photometric": "rgb"} for step in (1, 2, 4)]
     other = {"data": master(48, 96), "photometric": "rgb"}
@@ -166,7 +166,7 @@ def test_smaller_copies_of_a_page_are_no_further_pages() -> None:
         (tiff(np.zeros((5, 16, 32), np.uint16), volumetric=True, tile=(5, 16, 32)), "5 planes"),
     ],
 )
-def test_a_tiff_that_is_no_picture_is_refused_before_it_is_decoded(data: bytes, said: str) -> None:
+def test_a_tiff_without_a_picture_is_refused_before_decoding(data: bytes, said: str) -> None:
     with pytest.raises(UnsupportedImageError, match=said):
         decode(data)
 
@@ -206,7 +206,7 @@ def test_a_png_whose_bytes_changed_is_unreadable() -> None:
 
 @pytest.mark.process
 @pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
-def test_want_of_memory_is_not_taken_for_damage(tmp_path: Path) -> None:
+def test_lack_of_memory_is_not_treated_as_damage(tmp_path: Path) -> None:
     Image.new("RGB", (9000, 9000)).save(tmp_path / "large.jpg", progressive=True)
     limited = (
         "import resource, sys; from dolglab.data.image_errors import OutOfMemoryError\n"

@@ -45,7 +45,7 @@ def spoil(training: TrainingSet, *positions: int) -> None:
         (training.source.root / training.source.name(position)).write_bytes(b"no image")
 
 
-def test_a_batch_holds_what_the_samples_generator_says(training_set: TrainingSet) -> None:
+def test_a_batch_equals_the_samples_generator(training_set: TrainingSet) -> None:
     batch = crops(training_set).__getitems__([(3, 5), (3, 0)])
     assert batch.images.dtype == torch.uint8
     assert batch.images.shape == (2, SIZE, SIZE, 3)
@@ -87,7 +87,7 @@ def _rows(batches: list[Batch], keys: list[tuple[int, int]]) -> list[tuple[Batch
     return [(batch, place, position) for (batch, place), (_, position) in zip(places, keys, strict=True)]
 
 
-def test_a_broken_image_is_named_and_replaced_by_a_pure_function(training_set: TrainingSet) -> None:
+def test_a_broken_image_is_named_and_replaced_reproducibly(training_set: TrainingSet) -> None:
     spoil(training_set, 2)
     assert isinstance(training_set.source, FolderSource)
     (training_set.source.root / training_set.source.name(7)).unlink()
@@ -106,7 +106,7 @@ def test_a_broken_image_is_named_and_replaced_by_a_pure_function(training_set: T
     assert len(replacements) > 3
 
 
-def test_a_set_without_a_readable_image_stops(training_set: TrainingSet) -> None:
+def test_a_set_without_a_readable_image_is_refused(training_set: TrainingSet) -> None:
     spoil(training_set, *range(12))
     with pytest.raises(UserError, match=rf"^{MAX_REPLACEMENTS} .*photo \d+\.jpg") as error:
         crops(training_set).__getitems__([(0, 0)])
@@ -144,7 +144,7 @@ def test_benchmarks_give_whole_images_and_cropped_queries(benchmark_images: Benc
     np.testing.assert_array_equal(truncated.images[0].numpy(), whole[2][5:30, 3:40])
 
 
-def test_max_side_counts_after_the_crop(benchmark_images: Benchmark) -> None:
+def test_max_side_applies_after_the_crop(benchmark_images: Benchmark) -> None:
     batch = BenchmarkImages(benchmark_images, max_side=30).__getitems__([0, 1, 2])
     assert [tuple(image.shape) for image in batch.images] == [(22, 30, 3), (30, 15, 3), (19, 30, 3)]
 
@@ -181,7 +181,7 @@ def test_a_query_box_outside_its_image_is_named(benchmark_images: Benchmark) -> 
         BenchmarkImages(outside).__getitems__([2])
 
 
-def test_batches_move_to_another_device(training_set: TrainingSet, benchmark_images: Benchmark) -> None:
+def test_batches_can_be_moved_to_another_device(training_set: TrainingSet, benchmark_images: Benchmark) -> None:
     batch = crops(training_set).__getitems__([(0, 0), (0, 1)])
     moved = batch.to("meta")
     assert {moved.images.device.type, moved.labels.device.type, moved.draws.device.type} == {"meta"}

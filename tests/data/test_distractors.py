@@ -43,7 +43,7 @@ def contents(benchmark: Benchmark) -> list[str]:
     return [benchmark.source.read(row).decode() for row in range(len(benchmark.source))]
 
 
-def test_distractors_stand_between_the_gallery_and_the_queries(root: Path, tmp_path: Path) -> None:
+def test_distractors_are_between_gallery_and_queries(root: Path, tmp_path: Path) -> None:
     plain = revisited_benchmark(root)
     benchmark = revisited_benchmark(root, distractors=write_distractors(tmp_path / "further"))
     assert contents(benchmark) == ["a", "b", "c", *NAMES, "p", "q"]
@@ -59,14 +59,14 @@ def test_distractors_stand_between_the_gallery_and_the_queries(root: Path, tmp_p
     assert (plain.notes, benchmark.notes) == ((), (SHORT,))
 
 
-def test_a_distractor_may_be_called_as_a_gallery_image_is(root: Path, tmp_path: Path) -> None:
+def test_a_distractor_may_have_the_name_of_a_gallery_image(root: Path, tmp_path: Path) -> None:
     benchmark = revisited_benchmark(root, distractors=write_distractors(tmp_path / "others", ["a.jpg", "q.jpg"]))
     names = [benchmark.source.name(row) for row in range(7)]
     assert len(set(names)) == 7
     assert contents(benchmark) == ["a", "b", "c", "a.jpg", "q.jpg", "p", "q"]
 
 
-def test_the_name_says_how_many_there_are_and_the_published_list_is_called_1m(root: Path, tmp_path: Path) -> None:
+def test_the_benchmarks_name_has_the_number_or_1m_for_the_published_list(root: Path, tmp_path: Path) -> None:
     others = write_distractors(tmp_path / "others")
     assert revisited_benchmark(root, distractors=others).name == "small+3"
     assert revisited_benchmark(root, name="mine", distractors=others).name == "mine"
@@ -74,7 +74,7 @@ def test_the_name_says_how_many_there_are_and_the_published_list_is_called_1m(ro
     assert (published.published, published.suffix) == (True, "+1M")
 
 
-def test_the_digest_follows_from_both_and_not_from_where_they_lie(root: Path, tmp_path: Path) -> None:
+def test_the_digest_depends_on_both_sets_and_not_on_their_place(root: Path, tmp_path: Path) -> None:
     others = write_distractors(tmp_path / "others")
     digests = [revisited_benchmark(root).digest, revisited_benchmark(root, distractors=others).digest]
     assert revisited_benchmark(root, distractors=others.rename(tmp_path / "moved")).digest == digests[1]
@@ -99,7 +99,7 @@ def test_missing_distractors_are_counted_and_named_or_left_out(root: Path, tmp_p
     assert benchmark.notes == (subset, SHORT)
 
 
-def test_a_subset_without_any_distractor_says_so(root: Path, tmp_path: Path) -> None:
+def test_a_subset_without_distractors_is_noted(root: Path, tmp_path: Path) -> None:
     others = write_distractors(tmp_path / "others")
     for name in NAMES:
         (others / "jpg" / name).unlink()
@@ -118,7 +118,7 @@ def test_a_subset_without_any_distractor_says_so(root: Path, tmp_path: Path) -> 
         ("a.jpg\nb.jpg\na.jpg\nb.jpg\nc.jpg\n", r"revisitop1m\.txt .*: a\.jpg, b\.jpg$"),
     ],
 )
-def test_a_wrong_list_is_one_clear_line(tmp_path: Path, text: str | None, why: str) -> None:
+def test_a_wrong_list_gives_one_clear_line(tmp_path: Path, text: str | None, why: str) -> None:
     if text is not None:
         (tmp_path / "revisitop1m.txt").write_text(text)
     with pytest.raises(UserError, match=why) as error:
@@ -126,7 +126,7 @@ def test_a_wrong_list_is_one_clear_line(tmp_path: Path, text: str | None, why: s
     assert "\n" not in str(error.value)
 
 
-def test_a_list_may_have_been_made_anywhere(tmp_path: Path) -> None:
+def test_lists_from_any_system_are_read(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(
         "1/a.jpg\r\n\r\n  2/été à.jpg \r\n3/\udcff.jpg".encode(errors="surrogateescape")
     )
@@ -135,7 +135,7 @@ def test_a_list_may_have_been_made_anywhere(tmp_path: Path) -> None:
     assert names.tolist() == [b"1/a.jpg", "2/été à.jpg".encode(), b"3/\xff.jpg"]
 
 
-def test_sizes_of_many_files_come_in_order(tmp_path: Path) -> None:
+def test_sizes_of_many_files_are_in_order(tmp_path: Path) -> None:
     names = [f"{number}.jpg" for number in range(2 * STAT_BATCH + 5)]
     sizes = np.full(len(names), -1)
     for number in range(0, len(names), 997):

@@ -34,7 +34,7 @@ def descriptors(loaded: LoadedExtractor) -> dict[bytes, NDArray[np.float32]]:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda encoding: encoding.name)
-def test_a_picture_is_what_it_shows(
+def test_pictures_are_decoded_to_their_content(
     encoding: Encoding, loaded: LoadedExtractor, descriptors: dict[bytes, NDArray[np.float32]]
 ) -> None:
     pixels = decode(encoding.data)
@@ -46,7 +46,7 @@ def test_a_picture_is_what_it_shows(
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS[::7], ids=lambda encoding: encoding.name)
-def test_however_it_is_read(encoding: Encoding) -> None:
+def test_every_way_of_reading_gives_the_same_picture(encoding: Encoding) -> None:
     height, width = encoding.shows.shape[:2]
     # As if it had more pixels than the limit for full decoding.
     if encoding.family not in ("HEIC", "JPEG XL"):
@@ -60,12 +60,12 @@ def test_however_it_is_read(encoding: Encoding) -> None:
 
 
 @pytest.mark.parametrize(("name", "data", "named"), list(refused(master())), ids=lambda value: str(value)[:20])
-def test_what_does_not_say_what_is_white_is_refused(name: str, data: bytes, named: str) -> None:
+def test_samples_without_a_defined_white_are_refused(name: str, data: bytes, named: str) -> None:
     with pytest.raises(UnsupportedImageError, match=named):
         decode(data)
 
 
-def test_the_list_of_formats_is_what_is_tried() -> None:
+def test_the_list_of_formats_equals_the_tested_ones() -> None:
     listed = re.search(r"^(JPEG, PNG, .*?)\. Colours", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     assert listed is not None
     # Names of formats, without brackets and install commands.
@@ -81,7 +81,7 @@ def refusal(data: bytes) -> BrokenImageError | None:
     return None
 
 
-def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
     refusals = [refusal(encoding.data) for encoding in ENCODINGS]
     refused = [error for error in refusals if error is not None]

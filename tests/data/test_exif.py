@@ -45,7 +45,7 @@ def jpeg_with(photo: dict[int, Value] | None = None, gps: dict[int, Value] | Non
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("kind", ["jpeg", "png", "late png", "webp", "tiff"])
-def test_date_and_place_in_any_format(kind: str, order: str) -> None:
+def test_date_and_place_are_read_in_any_format(kind: str, order: str) -> None:
     exif = exif_bytes(WHEN, WHERE, order)
     data = {
         "jpeg": lambda: in_jpeg(encoded("JPEG"), exif),
@@ -61,7 +61,7 @@ def test_date_and_place_in_any_format(kind: str, order: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
-def test_date_and_place_in_containers(kind: str) -> None:
+def test_date_and_place_are_read_in_containers(kind: str) -> None:
     exif = exif_bytes(WHEN, WHERE)
     buffer = io.BytesIO()
     image = Image.new("RGB", (64, 64), "teal")
@@ -91,7 +91,7 @@ def test_date_and_place_in_containers(kind: str) -> None:
         ({OFFSET: "+02:00"}, None),
     ],
 )
-def test_dates(photo: dict[int, Value], taken: str | None) -> None:
+def test_dates_are_parsed_and_validated(photo: dict[int, Value], taken: str | None) -> None:
     assert exif_columns(jpeg_with(photo)).get("taken") == taken
 
 
@@ -110,21 +110,21 @@ def test_dates(photo: dict[int, Value], taken: str | None) -> None:
         {LATITUDE: [(0, 1)] * 3, LONGITUDE: [(0, 1)] * 3},
     ],
 )
-def test_a_place_that_cannot_be_is_left_out(change: dict[int, Value]) -> None:
+def test_an_impossible_place_is_left_out(change: dict[int, Value]) -> None:
     assert exif_columns(jpeg_with(WHEN, {**WHERE, **change})) == {"taken": "2019-07-04T12:34:56"}
 
 
 @pytest.mark.parametrize("missing", [LATITUDE_REF, LATITUDE, LONGITUDE_REF, LONGITUDE])
-def test_half_a_place_is_none(missing: int) -> None:
+def test_half_a_place_is_left_out(missing: int) -> None:
     assert exif_columns(jpeg_with({}, {tag: value for tag, value in WHERE.items() if tag != missing})) == {}
 
 
-def test_signs_and_degrees_alone() -> None:
+def test_signs_and_degrees_without_minutes_are_read() -> None:
     south = {LATITUDE_REF: "S", LATITUDE: [(3385, 100)], LONGITUDE_REF: "E", LONGITUDE: [(151, 1), (13, 1)]}
     assert exif_columns(jpeg_with({}, south)) == {"latitude": "-33.850000", "longitude": "151.216667"}
 
 
-def test_no_exif_and_broken_exif_say_nothing() -> None:
+def test_missing_and_broken_exif_give_no_columns() -> None:
     whole = jpeg_with(WHEN, WHERE)
     start = whole.index(b"MM")
     for data in (b"", b"no picture", encoded("JPEG"), encoded("PNG"), encoded("GIF"), whole[: start + 20]):

@@ -64,7 +64,7 @@ def test_both_csv_forms_give_the_same_set(gldv2: Path) -> None:
         f"landmark_id,images\n4,\n5,{ID} {OTHER}",
     ],
 )
-def test_harmless_differences_of_form_are_read(tmp_path: Path, text: str) -> None:
+def test_harmless_variants_of_the_format_are_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.csv").write_bytes(text.encode())
     ids, landmarks = read_labels(tmp_path / "a.csv")
     assert ids.tolist() == [0x00A1B2C3D4E5F607, 2**64 - 1]
@@ -93,7 +93,7 @@ def test_harmless_differences_of_form_are_read(tmp_path: Path, text: str) -> Non
         (b"id,landmark_id\n\xff\xfe,1\n", "train.csv"),
     ],
 )
-def test_a_bad_csv_is_one_clear_line(tmp_path: Path, text: bytes, why: str) -> None:
+def test_a_bad_csv_gives_one_clear_line(tmp_path: Path, text: bytes, why: str) -> None:
     (tmp_path / "train.csv").write_bytes(text)
     with pytest.raises(UserError, match=why) as error:
         load_gldv2(tmp_path, "train.csv")
@@ -114,7 +114,7 @@ def test_duplicate_ids_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("root", [".", "missing"])
-def test_missing_data_names_the_path_and_the_ways_on(tmp_path: Path, root: str) -> None:
+def test_missing_data_names_the_path_and_the_remedies(tmp_path: Path, root: str) -> None:
     with pytest.raises(UserError, match=r"train_clean\.csv.*task=gldv2.*make demo") as error:
         load_gldv2(tmp_path / root)
     assert "\n" not in str(error.value)
@@ -151,7 +151,7 @@ def test_hold_out_does_not_depend_on_the_order_of_the_images() -> None:
     assert set(hold_out(training, 0.2)[0].ids.tolist()) == set(hold_out(shuffled, 0.2)[0].ids.tolist())
 
 
-def test_held_out_photos_query_one_another_within_their_landmark() -> None:
+def test_held_out_photos_are_queries_for_their_landmark() -> None:
     training = synthetic([40] * 30)
     _, benchmark = hold_out(training, 0.2, landmarks=10, photos=3)
     assert isinstance(benchmark.source, GLDv2Source)

@@ -56,7 +56,7 @@ def test_retrieval_has_the_index_as_gallery_and_counted_test_images_as_queries(p
     assert benchmark.measure.name == "mAP@100"
 
 
-def test_a_submission_may_name_what_counts_for_nothing(published: Path) -> None:
+def test_a_submission_may_include_ignored_queries(published: Path) -> None:
     benchmark = gldv2_retrieval(published, ignored=True)
     assert benchmark.measure.usages.tolist() == ["ignored", "public", "private"]
     assert benchmark.difficulties == ("public", "private")
@@ -76,7 +76,7 @@ def test_recognition_has_the_training_images_with_their_landmarks_as_gallery(pub
     assert benchmark.measure.depth == 3
 
 
-def test_what_is_wrong_with_the_lists_is_said(published: Path) -> None:
+def test_errors_in_the_lists_are_reported(published: Path) -> None:
     retrieval, recognition = (published / f"{task}_solution_v2.1.csv" for task in ("retrieval", "recognition"))
     whole = retrieval.read_text()
     for text, message in [
@@ -97,7 +97,7 @@ def test_what_is_wrong_with_the_lists_is_said(published: Path) -> None:
             call(published)
 
 
-def test_what_could_only_fail_after_hours_is_refused_beforehand(published: Path) -> None:
+def test_late_failures_are_refused_in_advance(published: Path) -> None:
     for build in (gldv2_retrieval, gldv2_recognition):
         with pytest.raises(UserError, match=r"benchmark\.source=packed"):
             build(published, source="packed") if build is gldv2_retrieval else _packed_recognition(published)

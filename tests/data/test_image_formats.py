@@ -74,13 +74,13 @@ def test_a_large_jpeg_is_decoded_at_half_its_size_or_less(max_side: int, scale: 
 
 
 @pytest.mark.parametrize(("kind", "max_side"), [("JPEG", 160), ("JPEG", 300), ("JPEG", 400), ("PNG", 20), ("TIFF", 20)])
-def test_whatever_is_no_jpeg_or_no_larger_than_twice_the_side_is_decoded_whole(kind: str, max_side: int) -> None:
+def test_other_formats_and_smaller_images_are_decoded_at_full_size(kind: str, max_side: int) -> None:
     data = encoded(kind)
     found = image_reading.decode_shrunk(data, max_side, SCALED)
     np.testing.assert_array_equal(found, shrink(decode(data), max_side))
 
 
-def test_a_jpeg_that_is_decoded_at_a_scale_is_as_it_is_to_be_seen() -> None:
+def test_a_jpeg_decoded_at_a_scale_has_its_colours_and_orientation() -> None:
     exif, profile = Image.Exif(), rgb_profile("ProPhoto")
     exif[0x0112] = 6
     data = encoded("JPEG", quality=95, exif=exif, icc_profile=profile)
@@ -91,7 +91,7 @@ def test_a_jpeg_that_is_decoded_at_a_scale_is_as_it_is_to_be_seen() -> None:
     assert np.abs(decode_shrunk(encoded("JPEG", quality=95), 64, SCALED).astype(int) - found.swapaxes(0, 1)).mean() > 5
 
 
-def test_a_scan_that_is_decoded_at_a_scale_takes_little_memory() -> None:
+def test_a_scan_decoded_at_a_scale_needs_little_memory() -> None:
     width, height = 6000, 5000
     file = io.BytesIO()
     Image.new("RGB", (width, height), "grey").save(file, "JPEG")
@@ -114,20 +114,20 @@ def test_a_scan_is_turned_upright() -> None:
         assert decode_shrunk(encoded(kind, exif=exif), 64, Reading("ignore")).shape == stored
 
 
-def test_beyond_its_limit_and_broken_ones_are_refused() -> None:
+def test_too_large_and_broken_scans_are_refused() -> None:
     with pytest.raises(BrokenImageError, match=r".+"):
         decode_shrunk(encoded("TIFF")[: HEIGHT * WIDTH], 64)
     with pytest.raises(TooLargeError, match=r"320 x 200 .*50000"):
         decode_shrunk(encoded("PNG"), 64, max_whole=50_000)
 
 
-def test_pillows_own_limit_stays() -> None:
+def test_pillows_own_limit_is_unchanged() -> None:
     before = Image.MAX_IMAGE_PIXELS
     decode_shrunk(encoded("PNG"), 64)
     assert before == Image.MAX_IMAGE_PIXELS
 
 
-def test_heic_is_read_where_its_reader_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heic_is_read_if_its_reader_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     pillow_heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
     pixels = np.full((40, 60, 3), (200, 30, 90), np.uint8)
     pixels[:20] = 10

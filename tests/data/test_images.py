@@ -37,7 +37,7 @@ def crop_of(data: bytes, size: int = 16, seed: int = 0) -> Pixels:
     return decode_crop(data, CropRange(), size, np.random.default_rng(seed))
 
 
-def test_full_jpeg_decode_equals_pillows(photo: Photo, encode: Encode) -> None:
+def test_full_jpeg_decode_equals_pillow(photo: Photo, encode: Encode) -> None:
     for subsampling in (0, 2):
         data = encode(photo(121, 203), quality=85, subsampling=subsampling)
         difference = np.abs(decode(data).astype(int) - by_pillow(data))
@@ -66,7 +66,7 @@ def test_full_decode_never_scales(photo: Photo, encode: Encode) -> None:
         ("WEBP", "RGB"),
     ],
 )
-def test_every_kind_equals_pillows_rgb(photo: Photo, encode: Encode, kind: str, mode: str) -> None:
+def test_every_mode_equals_pillows_rgb(photo: Photo, encode: Encode, kind: str, mode: str) -> None:
     data = encode(photo(33, 47), kind, mode)
     pixels = decode(data)
     assert pixels.dtype == np.uint8
@@ -86,7 +86,7 @@ def test_16_bit_png_keeps_its_high_byte(encode: Encode) -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_of_an_animation_the_first_frame_counts(photo: Photo, encode: Encode, kind: str) -> None:
+def test_the_first_frame_of_an_animation_is_used(photo: Photo, encode: Encode, kind: str) -> None:
     frames = [Image.fromarray(photo(24, 24, seed)) for seed in range(3)]
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encode(photo(24, 24, 0), kind, save_all=True, append_images=frames[1:], **options)
@@ -96,7 +96,7 @@ def test_of_an_animation_the_first_frame_counts(photo: Photo, encode: Encode, ki
 
 @pytest.mark.parametrize("shape", [(1, 1), (10, 20000), (20000, 10), (1, 300), (2, 1)])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_odd_shapes_decode_and_crop(encode: Encode, shape: tuple[int, int], kind: str) -> None:
+def test_unusual_shapes_are_decoded_and_cropped(encode: Encode, shape: tuple[int, int], kind: str) -> None:
     data = encode(np.full((*shape, 3), 77, np.uint8), kind)
     assert decode(data).shape == (*shape, 3)
     for seed in range(5):
@@ -139,7 +139,7 @@ def test_truncated_files_are_broken(photo: Photo, encode: Encode, kind: str, spo
         (b"\xff\xd8\xff\xe0" + bytes(100), "."),
     ],
 )
-def test_what_is_no_image_says_so(data: bytes, why: str) -> None:
+def test_data_that_is_not_an_image_is_reported(data: bytes, why: str) -> None:
     for read in (decode, crop_of):
         with pytest.raises(BrokenImageError, match=why):
             read(data)
@@ -175,7 +175,7 @@ def test_damaged_bytes_decode_or_are_broken_and_nothing_else(kind: str, data: st
             assert pixels.shape[2] == 3
 
 
-def test_crops_are_decoded_scaled_where_the_crop_allows_it(
+def test_crops_are_decoded_at_a_smaller_scale_if_possible(
     photo: Photo, encode: Encode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = encode(photo(768, 1024))
@@ -218,7 +218,7 @@ def test_scaled_crops_are_close_to_crops_of_the_full_decode(photo: Photo, encode
         assert np.quantile(difference, 0.99) < 12
 
 
-def test_a_decoded_crop_is_never_smaller_than_asked(photo: Photo, encode: Encode) -> None:
+def test_a_decoded_crop_is_never_smaller_than_requested(photo: Photo, encode: Encode) -> None:
     data = encode(photo(479, 641))
     for seed in range(40):
         size = 8 * (seed % 20 + 1)
@@ -273,7 +273,7 @@ def test_random_boxes_spread_over_area_ratio_and_place() -> None:
     np.testing.assert_allclose(np.mean(left / (800 - width)), 0.5, atol=0.02)
 
 
-def test_where_no_box_fits_the_largest_centred_one_is_taken() -> None:
+def test_without_a_fitting_box_the_largest_centred_one_is_used() -> None:
     whole = CropRange((1.0, 1.0), (3 / 4, 4 / 3))
     assert random_box(100, 1000, whole, np.random.default_rng(0)) == Box(0, 433, 100, 133)
     assert random_box(1000, 90, whole, np.random.default_rng(0)) == Box(440, 0, 120, 90)
@@ -288,7 +288,7 @@ def test_query_crop_pil_is_pillows_crop(photo: Photo) -> None:
         assert crop_query(pixels, np.array(box, float), "pil").flags.c_contiguous
 
 
-def test_query_crop_trunc_none_and_beyond_the_edge(photo: Photo) -> None:
+def test_query_crops_are_truncated_disabled_or_clipped(photo: Photo) -> None:
     pixels = photo(50, 70)
     box = np.array([3.9, 5.9, 40.9, 30.9])
     np.testing.assert_array_equal(crop_query(pixels, box, "trunc"), pixels[5:30, 3:40])
@@ -303,7 +303,7 @@ def test_a_query_box_without_pixels_is_an_error(photo: Photo, box: list[float]) 
         crop_query(photo(50, 70), np.array(box, float), "pil")
 
 
-def test_shrink_brings_the_longer_side_down_by_area(photo: Photo) -> None:
+def test_shrink_reduces_the_longer_side_by_area(photo: Photo) -> None:
     pixels = photo(40, 100)
     assert shrink(pixels, None) is pixels
     assert shrink(pixels, 100) is pixels
@@ -312,7 +312,7 @@ def test_shrink_brings_the_longer_side_down_by_area(photo: Photo) -> None:
     assert shrink(np.zeros((1, 900, 3), np.uint8), 100).shape == (1, 100, 3)
 
 
-def test_resize_takes_areas_when_both_sides_shrink_far(photo: Photo) -> None:
+def test_resize_uses_areas_if_both_sides_shrink_much(photo: Photo) -> None:
     pixels = photo(90, 120)
     np.testing.assert_array_equal(resize(pixels, 30), cv2.resize(pixels, (30, 30), interpolation=cv2.INTER_AREA))
     np.testing.assert_array_equal(resize(pixels, 50), cv2.resize(pixels, (50, 50)))
@@ -336,7 +336,7 @@ def turned(pixels: Pixels, orientation: int, kind: str = "JPEG") -> bytes:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photographs_are_turned_upright_as_pillow_turns_them(photo: Photo, orientation: int, kind: str) -> None:
+def test_photographs_are_turned_upright_like_pillow(photo: Photo, orientation: int, kind: str) -> None:
     data = turned(photo(60, 90), orientation, kind)
     with Image.open(io.BytesIO(data)) as image:
         expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB")).astype(int)
@@ -367,7 +367,7 @@ def test_damaged_metadata_do_not_matter(photo: Photo) -> None:
     assert decode(spoilt).shape == (40, 50, 3)
 
 
-def test_tiny_images_are_broken_where_a_least_side_is_asked_for(photo: Photo, encode: Encode) -> None:
+def test_tiny_images_are_broken_if_a_least_side_is_required(photo: Photo, encode: Encode) -> None:
     rng = np.random.default_rng(0)
     for kind in ("JPEG", "PNG"):
         data = encode(photo(15, 200), kind)

@@ -19,7 +19,7 @@ LABELS = np.repeat(np.arange(9), [1, 4, 7, 8, 9, 4, 5, 12, 3])
 @given(
     sizes=st.lists(st.integers(0, 9), min_size=1, max_size=12), landmarks=st.integers(1, 4), images=st.integers(1, 4)
 )
-def test_batches_are_whole_and_of_distinct_landmarks(sizes: list[int], landmarks: int, images: int) -> None:
+def test_batches_are_complete_with_distinct_landmarks(sizes: list[int], landmarks: int, images: int) -> None:
     labels = np.random.default_rng(1).permutation(np.repeat(np.arange(len(sizes)), sizes))
     found = landmark_batches(labels, landmarks, images, np.random.default_rng(0))
     assert found.shape[1:] == (landmarks, images)
@@ -31,7 +31,7 @@ def test_batches_are_whole_and_of_distinct_landmarks(sizes: list[int], landmarks
         assert len(set(of[:, 0])) == landmarks
 
 
-def test_each_landmark_comes_before_any_comes_again() -> None:
+def test_each_landmark_is_drawn_before_any_repeats() -> None:
     """7 of 9 landmarks have a group of 4, and batches of 3 use 6 of them in the first round; 3 have a second group."""
     found = landmark_batches(LABELS, 3, 4, np.random.default_rng(0))
     of = LABELS[found[:, :, 0]]
@@ -40,7 +40,7 @@ def test_each_landmark_comes_before_any_comes_again() -> None:
     assert len(found) == count_batches(LABELS, 3, 4) == 3
 
 
-def test_order_follows_from_seed_and_epoch_alone() -> None:
+def test_order_depends_only_on_seed_and_epoch() -> None:
     def order(seed: int, epoch: int) -> list[tuple[int, int]]:
         return list(LandmarkSampler(seed, epoch=epoch, labels=LABELS, landmarks=3, images=2))
 
@@ -50,7 +50,7 @@ def test_order_follows_from_seed_and_epoch_alone() -> None:
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
-def test_processes_share_the_batches_of_one_by_whole_landmarks(world: int) -> None:
+def test_processes_divide_batches_by_whole_landmarks(world: int) -> None:
     def rows(rank: int, world: int) -> NDArray[np.int64]:
         sampler = LandmarkSampler(0, rank, world, labels=LABELS, landmarks=4, images=2)
         found = np.array([row for _, row in sampler])
@@ -65,7 +65,7 @@ def test_processes_share_the_batches_of_one_by_whole_landmarks(world: int) -> No
             assert (of[:, 0] == of[:, 1]).all()
 
 
-def test_goes_on_in_the_middle_of_an_epoch_with_other_processes() -> None:
+def test_an_epoch_is_resumed_with_another_number_of_processes() -> None:
     whole = list(LandmarkSampler(3, epoch=2, labels=LABELS, landmarks=4, images=2))
     seen: list[tuple[int, int]] = []
     for rank in range(2):
@@ -75,7 +75,7 @@ def test_goes_on_in_the_middle_of_an_epoch_with_other_processes() -> None:
     assert sorted(seen) == sorted(whole[8:])
 
 
-def test_refuses_what_cannot_be_had() -> None:
+def test_impossible_batches_are_refused() -> None:
     with pytest.raises(UserError, match=r"8 landmarks have 4"):
         LandmarkSampler(0, labels=LABELS, landmarks=8, images=4)
     with pytest.raises(UserError, match=r"3 landmarks.*2 processes"):

@@ -81,7 +81,7 @@ def test_a_batch_that_processes_cannot_share_is_refused(photos: Path) -> None:
         data.check(3)
 
 
-def test_an_unreadable_validation_image_is_found_beforehand(photos: Path, tmp_path: Path) -> None:
+def test_an_unreadable_validation_image_is_found_in_advance(photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos, tmp_path / "photos")
     data = LandmarkDataModule.from_folder(tmp_path / "photos", **LOADING)
     source = data.validation[0].source
@@ -90,7 +90,7 @@ def test_an_unreadable_validation_image_is_found_beforehand(photos: Path, tmp_pa
         data.check(1)
 
 
-def test_where_they_are_skipped_unreadable_images_are_named_and_counted_beforehand(
+def test_skipped_unreadable_images_are_named_and_counted_in_advance(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(photos, tmp_path / "photos")
@@ -108,7 +108,7 @@ def test_where_they_are_skipped_unreadable_images_are_named_and_counted_beforeha
         assert [benchmark.source.name(row) in line for row in range(3)] == [row < count for row in range(3)]
 
 
-def test_a_set_of_which_nothing_can_be_read_is_refused_beforehand(photos: Path, tmp_path: Path) -> None:
+def test_an_entirely_unreadable_set_is_refused_in_advance(photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos, tmp_path / "photos")
     data = LandmarkDataModule.from_folder(tmp_path / "photos", **LOADING, on_error="skip")
     test = data.test[0]
@@ -119,7 +119,7 @@ def test_a_set_of_which_nothing_can_be_read_is_refused_beforehand(photos: Path, 
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_resumed_run_starts_with_its_own_epochs_order(photos: Path, workers: int) -> None:
+def test_a_resumed_run_starts_with_the_order_of_its_epoch(photos: Path, workers: int) -> None:
     """Lightning starts the loader's workers before it tells the sampler the epoch."""
     loading = {**LOADING, "workers": workers}
     unbroken = LandmarkDataModule.from_folder(photos, **loading).train_dataloader()
@@ -146,12 +146,12 @@ def test_a_batch_larger_than_the_set_is_refused(photos: Path) -> None:
         {"on_error": "ignore"},
     ],
 )
-def test_sizes_that_mean_nothing_are_refused(photos: Path, options: dict[str, Any]) -> None:
+def test_invalid_sizes_are_refused(photos: Path, options: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(options))):
         LandmarkDataModule.from_folder(photos, **{**LOADING, **options})
 
 
-def test_a_batch_of_one_and_a_1_pixel_image_load(tmp_path: Path, photo: Photo, encode: Encode) -> None:
+def test_a_batch_of_one_and_a_1_pixel_image_are_loaded(tmp_path: Path, photo: Photo, encode: Encode) -> None:
     sizes = ((1, 1), (10, 3000), (40, 50))
     for row, (height, width) in enumerate(sizes):
         (tmp_path / f"{row}.jpg").write_bytes(encode(photo(height, width)))
@@ -162,7 +162,7 @@ def test_a_batch_of_one_and_a_1_pixel_image_load(tmp_path: Path, photo: Photo, e
     assert [batch.images.shape for batch in data.train_dataloader()] == [(1, 16, 16, 3)] * 3
 
 
-def test_names_with_blanks_unicode_and_emoji_load(tmp_path: Path, photo: Photo, encode: Encode) -> None:
+def test_names_with_blanks_unicode_and_emoji_are_loaded(tmp_path: Path, photo: Photo, encode: Encode) -> None:
     for landmark in ("tour eiffel 🗼", "寺 [1]", "a=b, ü"):
         (tmp_path / landmark).mkdir()
         for number in range(6):
@@ -172,7 +172,7 @@ def test_names_with_blanks_unicode_and_emoji_load(tmp_path: Path, photo: Photo, 
     assert sum(len(batch) for batch in data.test_dataloader()[0]) == 6
 
 
-def test_gldv2_holds_out_and_takes_further_benchmarks(gldv2: Path, photos: Path) -> None:
+def test_gldv2_holds_out_images_and_accepts_further_benchmarks(gldv2: Path, photos: Path) -> None:
     further = {"folder": partial(folder_benchmark, photos), "none": None}
     data = LandmarkDataModule.from_gldv2(gldv2, holdout=0.4, validation=further, test=further, **LOADING)
     assert [benchmark.name for benchmark in data.validation] == ["gldv2 held-out 0.4", photos.name]

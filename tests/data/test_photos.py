@@ -29,7 +29,7 @@ def encode(image: Image.Image, kind: str, orientation: int) -> bytes:
     [("JPEG", 1), ("JPEG", 6), ("PNG", 1), ("TIFF", 1), ("TIFF", 6), ("WEBP", 8), ("JPEG2000", 1)],
 )
 @pytest.mark.parametrize("part", [(0, 0, 1, 1), (0.25, 0.125, 0.75, 0.875), (0.5, 0.5, 1, 1)])
-def test_a_box_on_a_scan_is_the_part_of_it(
+def test_a_box_on_a_scan_gives_that_part(
     shared_data: Path, kind: str, orientation: int, part: tuple[float, float, float, float]
 ) -> None:
     """Parts of a photo with four times as many pixels as the limit for full decoding."""
@@ -65,6 +65,6 @@ def test_icons_and_short_strips_are_too_small(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", [(16, 16), (4000, 3), (40, 60_000)])
-def test_panoramas_are_not(size: tuple[int, int]) -> None:
+def test_panoramas_are_not_too_small(size: tuple[int, int]) -> None:
     check_size(*size)
     check_size(*size[::-1])

@@ -24,7 +24,7 @@ def test_an_epoch_is_a_permutation_with_its_number() -> None:
     assert all(type(position) is int for _, position in keys)
 
 
-def test_an_epoch_that_has_begun_keeps_its_number() -> None:
+def test_a_started_epoch_keeps_its_number() -> None:
     sampler = EpochSampler(10, seed=3, epoch=1)
     running = iter(sampler)
     first = next(running)
@@ -32,7 +32,7 @@ def test_an_epoch_that_has_begun_keeps_its_number() -> None:
     assert {epoch for epoch, _ in [first, *running]} == {1}
 
 
-def test_order_follows_from_seed_and_epoch_alone() -> None:
+def test_order_depends_only_on_seed_and_epoch() -> None:
     def order(seed: int, epoch: int) -> list[tuple[int, int]]:
         sampler = EpochSampler(50, seed)
         sampler.set_epoch(epoch)
@@ -84,7 +84,7 @@ def ids(batches: Iterator[Batch] | EpochLoader) -> list[list[int]]:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("sampling", ["uniform", "balanced"])
-def test_a_resumed_epoch_goes_on_where_it_stopped(training_set: TrainingSet, workers: int, sampling: str) -> None:
+def test_a_resumed_epoch_continues_where_it_stopped(training_set: TrainingSet, workers: int, sampling: str) -> None:
     whole = loader(training_set, epoch=3, sampling=sampling)
     first, *rest = ids(whole)
     broken = loader(training_set, workers, epoch=3, sampling=sampling)
@@ -103,7 +103,7 @@ def test_a_resumed_epoch_goes_on_where_it_stopped(training_set: TrainingSet, wor
     assert ids(resumed) == ids(whole)
 
 
-def test_what_workers_read_ahead_is_not_counted(training_set: TrainingSet) -> None:
+def test_samples_read_ahead_are_not_counted(training_set: TrainingSet) -> None:
     running = loader(training_set, workers=2)
     batches = iter(running)
     assert running.state_dict() == {"epoch": 0, "samples": 0}
@@ -112,7 +112,7 @@ def test_what_workers_read_ahead_is_not_counted(training_set: TrainingSet) -> No
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 4)])
-def test_another_number_of_processes_draws_what_is_left(training_set: TrainingSet, before: int, after: int) -> None:
+def test_another_number_of_processes_draws_the_rest(training_set: TrainingSet, before: int, after: int) -> None:
     whole = ids(loader(training_set))
     broken = [loader(training_set, rank=rank, world=before) for rank in range(before)]
     for part in broken:
@@ -125,7 +125,7 @@ def test_another_number_of_processes_draws_what_is_left(training_set: TrainingSe
     assert [{i for part in share for i in part} for share in shares] == [set(batch) for batch in whole[1:]]
 
 
-def test_a_state_at_an_epochs_end_begins_the_next(training_set: TrainingSet) -> None:
+def test_a_state_at_the_end_of_an_epoch_starts_the_next(training_set: TrainingSet) -> None:
     whole = loader(training_set, epoch=1)
     resumed = loader(training_set, epoch=1)
     resumed.load_state_dict({"epoch": 0, "samples": 12})

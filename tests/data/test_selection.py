@@ -28,7 +28,7 @@ def counts(training: TrainingSet) -> dict[str, int]:
     return dict(zip(training.classes.tolist(), np.bincount(training.labels).tolist(), strict=True))
 
 
-def test_listed_landmarks_are_no_classes(training: TrainingSet, tmp_path: Path) -> None:
+def test_listed_landmarks_are_excluded(training: TrainingSet, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("30\n  200  # of ROxford\n\n999\n")
     left = select(training, exclude_landmarks=tmp_path / "list.txt")
     assert counts(left) == {"7": 5}
@@ -46,7 +46,7 @@ def test_listed_images_are_left_out(training: TrainingSet, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("line", ["123", "z" * 16, "00a1b2c3d4e5f607.jpg", "0x00000000000001", "+000000000000001"])
-def test_a_list_of_other_things_is_refused(training: TrainingSet, tmp_path: Path, line: str) -> None:
+def test_an_invalid_list_is_refused(training: TrainingSet, tmp_path: Path, line: str) -> None:
     (tmp_path / "list.txt").write_text(line)
     with pytest.raises(UserError, match=r"list\.txt.*16 hex digits"):
         select(training, exclude_images=tmp_path / "list.txt")
@@ -54,7 +54,7 @@ def test_a_list_of_other_things_is_refused(training: TrainingSet, tmp_path: Path
         select(training, exclude_landmarks=tmp_path / "gone.txt")
 
 
-def test_categories_choose_landmarks(training: TrainingSet, tmp_path: Path) -> None:
+def test_categories_select_landmarks(training: TrainingSet, tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("landmark_id,supercategory,kind\n7,church,human-made\n30,lake,natural\n200,castle,human-made\n")
     made = subset(training, of_categories(training, path, {"kind": "human-made"}))
@@ -79,12 +79,12 @@ def test_a_cap_keeps_the_same_images_whatever_else_is_there(training: TrainingSe
         capped(training, 0, seed=0)
 
 
-def test_nothing_left_is_refused(training: TrainingSet) -> None:
+def test_an_empty_selection_is_refused(training: TrainingSet) -> None:
     with pytest.raises(UserError):
         subset(training, np.zeros(len(training), np.bool_))
 
 
-def test_all_of_it_by_the_data_module(gldv2: Path, tmp_path: Path) -> None:
+def test_the_data_module_applies_all_selections(gldv2: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("30\n")
     data = LandmarkDataModule.from_gldv2(
         gldv2, holdout=0, exclude_landmarks=tmp_path / "list.txt", cap=3, batch_size=4, workers=0
@@ -97,7 +97,7 @@ def test_all_of_it_by_the_data_module(gldv2: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("sampling", "power"), [("balanced", 0.0), ("sqrt", 0.5)])
-def test_draws_follow_the_size_of_a_class(sampling: str, power: float) -> None:
+def test_draws_depend_on_the_size_of_a_class(sampling: str, power: float) -> None:
     sizes = np.array([1, 9, 90])
     labels = np.repeat(np.arange(3), sizes)
     chances = draw_chances(labels, sampling)
@@ -118,7 +118,7 @@ def test_processes_share_one_sequence_of_draws() -> None:
     assert [key for pair in zip(*parts, strict=True) for key in pair] == whole
 
 
-def test_sampling_there_is_not() -> None:
+def test_unknown_sampling_is_refused() -> None:
     assert draw_chances(np.array([0, 1]), "uniform") is None
     with pytest.raises(UserError, match=r"data\.sampling=even .*uniform, balanced, sqrt"):
         draw_chances(np.array([0, 1]), "even")

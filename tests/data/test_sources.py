@@ -32,7 +32,7 @@ def test_folder_source_reads_names_with_blanks_unicode_and_emoji(tmp_path: Path)
     assert source._names.dtype.kind == "S"
 
 
-def test_joined_sources_are_one_behind_the_other_empty_ones_too(tmp_path: Path) -> None:
+def test_joined_sources_are_concatenated_including_empty_ones(tmp_path: Path) -> None:
     for number in range(6):
         (tmp_path / f"{number}.jpg").write_bytes(b"x" * (number + 1))
     names = [[f"{number}.jpg" for number in part] for part in ([], [0, 1], [], [2], [3, 4, 5], [])]
@@ -72,19 +72,19 @@ class Flaky:
 
 
 @pytest.mark.parametrize("errors", [(), (errno.EIO,), (errno.ESTALE, errno.EIO)])
-def test_a_read_error_that_passes_is_survived(errors: tuple[int, ...]) -> None:
+def test_a_temporary_read_error_is_retried(errors: tuple[int, ...]) -> None:
     assert retry_io(Flaky(*errors).read, 0) == b"data"
 
 
 @pytest.mark.parametrize(("errors", "left"), [((errno.EIO,) * 4, 1), ((errno.ENOENT,) * 3, 2)])
-def test_a_read_error_that_stays_is_reported(errors: tuple[int, ...], left: int) -> None:
+def test_a_permanent_read_error_is_reported(errors: tuple[int, ...], left: int) -> None:
     source = Flaky(*errors)
     with pytest.raises(OSError, match="no luck"):
         retry_io(source.read, 0)
     assert len(source.errors) == left
 
 
-def test_file_size_is_none_where_there_is_no_file(tmp_path: Path) -> None:
+def test_file_size_is_none_for_a_missing_file(tmp_path: Path) -> None:
     (tmp_path / "three").write_bytes(b"abc")
     (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
     assert file_size(tmp_path / "three") == 3
@@ -92,7 +92,7 @@ def test_file_size_is_none_where_there_is_no_file(tmp_path: Path) -> None:
     assert file_size(tmp_path / "three" / "inside a file") is None
 
 
-def test_ids_belong_to_names_not_to_places() -> None:
+def test_ids_depend_on_names_not_on_positions() -> None:
     ids = stable_ids(NAMES)
     assert ids.dtype == np.uint64
     assert stable_ids(NAMES[::-1]).tolist() == ids.tolist()[::-1]
@@ -101,7 +101,7 @@ def test_ids_belong_to_names_not_to_places() -> None:
     assert stable_ids(["landmark/1.jpg"]).tolist() == [6817392550084030613]
 
 
-def test_hash_shares_are_uniform_and_follow_from_id_and_seed() -> None:
+def test_hash_shares_are_uniform_and_depend_on_id_and_seed() -> None:
     ids = np.arange(50000, dtype=np.uint64)
     shares = hash_share(ids, 0)
     np.testing.assert_allclose(np.histogram(shares, 10, (0, 1))[0], 5000, rtol=0.05)

@@ -38,7 +38,7 @@ def streamed(root: Path, **options: float) -> tuple[TrainingSet, StreamedSource]
     return training, training.source
 
 
-def test_the_same_images_under_the_same_ids_as_from_disk(stored: Path) -> None:
+def test_images_and_ids_equal_those_on_disk(stored: Path) -> None:
     training, source = streamed(stored)
     local = load_gldv2(stored, kind="packed")
     assert training.ids.tolist() == local.ids.tolist()
@@ -50,7 +50,7 @@ def test_the_same_images_under_the_same_ids_as_from_disk(stored: Path) -> None:
     assert source.take(np.array([9, 2])).groups.tolist() == [2, 0]
 
 
-def test_chunks_are_fetched_once_and_old_ones_dropped(stored: Path) -> None:
+def test_chunks_are_downloaded_once_and_old_ones_deleted(stored: Path) -> None:
     _, source = streamed(stored)
     source.read(0)
     (chunk,) = source.folder.glob("*.bin")
@@ -65,7 +65,7 @@ def test_chunks_are_fetched_once_and_old_ones_dropped(stored: Path) -> None:
         narrow.read(0)
 
 
-def test_an_epoch_goes_window_by_window() -> None:
+def test_an_epoch_is_drawn_window_by_window() -> None:
     groups = np.arange(40) // 5
     orders = [[row for _, row in EpochSampler(40, 3, epoch=epoch, groups=groups, window=2)] for epoch in (0, 0, 1)]
     assert orders[0] == orders[1] != orders[2]
@@ -88,6 +88,6 @@ def test_training_batches_come_from_the_store(stored: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["memory://nothing/here", "nonsense://bucket", "/not/there"])
-def test_a_place_without_packed_images_is_said(gldv2: Path, url: str) -> None:
+def test_an_address_without_packed_images_is_reported(gldv2: Path, url: str) -> None:
     with pytest.raises(UserError, match=re.escape(url)):
         load_gldv2(gldv2, packed_url=url)

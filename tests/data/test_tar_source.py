@@ -71,7 +71,7 @@ def test_archives_and_tree_give_the_same_bytes(gldv2: Path, tmp_path: Path) -> N
     np.testing.assert_array_equal(*(part.__getitems__(keys).images.numpy() for part in crops))
 
 
-def test_offsets_are_those_of_the_library(packed: Path) -> None:
+def test_offsets_equal_those_of_tarfile(packed: Path) -> None:
     for path in (packed / "train").glob("*.tar"):
         with tarfile.open(path) as tar:
             expected = [(int(Path(m.name).stem, 16), m.offset_data, m.size) for m in tar if m.isfile()]
@@ -79,7 +79,7 @@ def test_offsets_are_those_of_the_library(packed: Path) -> None:
         assert list(zip(*(table[name].tolist() for name in ("id", "offset", "size")), strict=True)) == expected
 
 
-def test_a_second_run_reads_only_what_changed(packed: Path, monkeypatch, capsys) -> None:
+def test_a_second_run_reads_only_changed_archives(packed: Path, monkeypatch, capsys) -> None:
     from dolglab.data import archive_source as tar_index
 
     read: list[str] = []
@@ -99,7 +99,7 @@ def test_a_second_run_reads_only_what_changed(packed: Path, monkeypatch, capsys)
     assert len([path for path in (training / ".index").iterdir() if path.is_dir()]) == 2
 
 
-def test_an_archive_touched_later_is_noticed(packed: Path) -> None:
+def test_an_archive_changed_later_is_detected(packed: Path) -> None:
     path = packed / "train" / "images_000.tar"
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
     with pytest.raises(UserError, match="mode=index"):
@@ -107,7 +107,7 @@ def test_an_archive_touched_later_is_noticed(packed: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [100, 511, 512, 1024, 3000])
-def test_an_archive_cut_short_anywhere_is_refused(packed: Path, cut: int) -> None:
+def test_an_archive_truncated_anywhere_is_refused(packed: Path, cut: int) -> None:
     path = packed / "train" / "images_002.tar"
     # tarfile pads archives with zeros to a multiple of 10,240; the end is before these.
     with tarfile.open(path) as tar:
@@ -128,20 +128,20 @@ def test_an_archive_cut_short_anywhere_is_refused(packed: Path, cut: int) -> Non
         ("a/a/a/aaaaaaaaaaaaaaaa.jpg", tarfile.CHRTYPE),
     ],
 )
-def test_what_does_not_belong_into_an_archive_is_refused(tmp_path: Path, name: str, kind: bytes) -> None:
+def test_unsafe_members_of_an_archive_are_refused(tmp_path: Path, name: str, kind: bytes) -> None:
     add(tmp_path / "images_000.tar", name, kind=kind)
     with pytest.raises(UserError, match=re.escape(repr(name))):
         index_archives(tmp_path)
 
 
-def test_other_files_are_passed_over(tmp_path: Path) -> None:
+def test_other_files_are_skipped(tmp_path: Path) -> None:
     for name in ("README.txt", "a/a/a/notes.jpg", "a/a/a/AAAAAAAAAAAAAAAA.jpg", f"f/f/f/{'f' * 16}.jpg"):
         add(tmp_path / "images_000.tar", name)
     home = index_archives(tmp_path)
     assert np.load(home / "id.npy").tolist() == [2**64 - 1]
 
 
-def test_refusals(packed: Path, tmp_path: Path, gldv2: Path) -> None:
+def test_unusable_folders_and_archives_are_refused(packed: Path, tmp_path: Path, gldv2: Path) -> None:
     folder = packed / "train"
     with pytest.raises(UserError, match=re.escape(str(tmp_path / "nothing"))):
         index_archives(tmp_path / "nothing")
@@ -164,7 +164,7 @@ def test_refusals(packed: Path, tmp_path: Path, gldv2: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["id", "offset"])
-def test_a_damaged_index_is_made_anew(packed: Path, name: str) -> None:
+def test_a_damaged_index_is_rebuilt(packed: Path, name: str) -> None:
     folder = packed / "train"
     (column,) = (folder / ".index").glob(f"*/{name}.npy")
     os.truncate(column, column.stat().st_size - 8)
@@ -176,7 +176,7 @@ def test_a_damaged_index_is_made_anew(packed: Path, name: str) -> None:
     assert load_gldv2(packed).source.read(3)[:2] == b"\xff\xd8"
 
 
-def test_a_hole_and_a_second_archive_behind_the_first_are_noticed(packed: Path) -> None:
+def test_gaps_and_appended_archives_are_detected(packed: Path) -> None:
     path = packed / "train" / "images_000.tar"
     whole = path.read_bytes()
     with tarfile.open(path) as tar:
@@ -187,7 +187,7 @@ def test_a_hole_and_a_second_archive_behind_the_first_are_noticed(packed: Path) 
             index_archives(packed / "train", workers=1)
 
 
-def test_more_archives_than_are_indexed_do_no_harm(packed: Path) -> None:
+def test_archives_that_are_not_indexed_are_ignored(packed: Path) -> None:
     (packed / "train" / "images_009.tar").write_bytes(b"still arriving")
     assert len(load_gldv2(packed)) == 30
 
@@ -213,7 +213,7 @@ def _first_bytes(source: TarSource) -> list[bytes]:
 
 
 @pytest.mark.process
-def test_other_processes_read_on_their_own(packed: Path) -> None:
+def test_other_processes_open_the_files_themselves(packed: Path) -> None:
     source = load_gldv2(packed).source
     assert isinstance(source, TarSource)
     expected = _first_bytes(source)

@@ -35,7 +35,7 @@ cameras = st.builds(
 examples = settings(max_examples=40, deadline=None, derandomize=True)
 
 
-def test_projection_of_a_level_camera_is_similar_triangles():
+def test_projection_of_a_level_camera_follows_similar_triangles():
     camera = Camera((1.0, -20.0, 3.0), (1.0, 0.0, 3.0), 200.0, 256, 192)
     points = np.array([[1.0, 0.0, 3.0], [5.0, 0.0, 3.0], [1.0, 20.0, 9.0]])
     pixels, depth = project(camera, points)
@@ -45,14 +45,14 @@ def test_projection_of_a_level_camera_is_similar_triangles():
 
 @examples
 @given(cameras)
-def test_rotation_is_a_rotation(camera):
+def test_rotation_matrices_are_orthonormal(camera):
     np.testing.assert_allclose(camera.rotation @ camera.rotation.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(camera.rotation) == pytest.approx(1.0)
 
 
 @examples
 @given(cameras, st.floats(0, 1), st.floats(0, 1))
-def test_homography_agrees_with_projection_all_over_the_plane(camera, across, down):
+def test_homography_agrees_with_projection_over_the_whole_plane(camera, across, down):
     width, height = 320, 240
     point = np.array(FRONT.origin) + across * np.array(FRONT.along) + down * np.array(FRONT.down)
     pixels, depth = project(camera, point[None])

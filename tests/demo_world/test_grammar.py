@@ -12,7 +12,7 @@ examples = settings(max_examples=30, deadline=None, derandomize=True)
 
 @examples
 @given(st.integers(0, 10_000), st.integers(1, 12))
-def test_siblings_share_their_style_and_all_differ_in_details(seed, siblings):
+def test_siblings_share_their_style_and_differ_in_details(seed, siblings):
     family = sample_family(np.random.default_rng(seed), siblings)
     assert len(family) == siblings
     assert len({landmark.style for landmark in family}) == 1
@@ -22,18 +22,18 @@ def test_siblings_share_their_style_and_all_differ_in_details(seed, siblings):
 
 @examples
 @given(st.integers(0, 10_000))
-def test_a_family_follows_from_its_seed(seed):
+def test_a_family_depends_only_on_its_seed(seed):
     assert sample_family(np.random.default_rng(seed), 3) == sample_family(np.random.default_rng(seed), 3)
 
 
-def test_families_have_styles_of_their_own():
+def test_families_have_different_styles():
     styles = {sample_family(np.random.default_rng(seed), 1)[0].style for seed in range(50)}
     assert len(styles) == 50
 
 
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(st.integers(0, 10_000))
-def test_siblings_can_be_told_apart_by_their_fronts(seed):
+def test_siblings_are_distinguishable_by_their_fronts(seed):
     family = sample_family(np.random.default_rng(seed), 3)
     fronts = []
     for landmark in family:

@@ -49,7 +49,7 @@ def test_a_wall_before_the_front_hides_it(building):
     assert look(view_from(0.0, -48.0, sprites=[lower_half]), building).share == pytest.approx(0.5, abs=0.06)
 
 
-def test_what_stands_behind_hides_nothing(building):
+def test_objects_behind_hide_nothing(building):
     texture = np.full((8, 8, 4), 255, np.uint8)
     behind = Sprite((0.0, 60.0, 0.0), 200.0, 80.0, texture)
     bare, crowded = (look(view_from(0.0, -48.0), building), look(view_from(0.0, -48.0, sprites=[behind]), building))
@@ -64,7 +64,7 @@ def test_cropping_counts_as_hiding(building):
     assert 0.3 < cropped.share < 0.5, "the half beyond the edge would have been stretched"
 
 
-def test_the_box_is_that_of_the_projected_corners(building):
+def test_the_box_encloses_the_projected_corners(building):
     view = view_from(6.0, -52.0)
     corners = np.concatenate([s.plane.corners() for v in building.volumes for s in v.surfaces])
     pixels, _ = project(view.camera, corners)
@@ -82,7 +82,7 @@ def test_volumes_are_ordered_far_to_near(building):
 
 
 @pytest.mark.parametrize("intent", ["easy", "hard", "junk"])
-def test_wanted_views_turn_out_as_wanted(building, intent):
+def test_sampled_views_have_the_intended_grade(building, intent):
     props = make_props(0)
     rng = np.random.default_rng([5, len(intent)])
     query, sight, angle = wanted_view(rng, building, props, "query", 256, 192)
@@ -91,7 +91,7 @@ def test_wanted_views_turn_out_as_wanted(building, intent):
     assert grade(sight.share, sight.size, angle) == intent
 
 
-def test_a_picture_depends_on_its_generator_alone(building):
+def test_a_picture_depends_only_on_its_generator(building):
     view = view_from(4.0, -40.0)
     one, same = (render(np.random.default_rng(7), view, building) for _ in range(2))
     other = render(np.random.default_rng(8), view, building)

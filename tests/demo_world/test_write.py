@@ -55,7 +55,7 @@ def test_two_workers_write_the_same_bytes(world, tmp_path):
     assert contents(write_world(tmp_path / "world", workers=2, **SMALL)) == contents(world)
 
 
-def test_another_seed_is_another_world(world, tmp_path):
+def test_another_seed_gives_another_world(world, tmp_path):
     sizes = {**SMALL, "train_families": 1, "test_families": 1, "test_distractors": 0}
     other = contents(write_world(tmp_path / "world", seed=1, workers=1, **sizes))
     assert not {p for p in other if p.endswith(".jpg")} & set(contents(world))
@@ -101,7 +101,7 @@ def test_benchmarks_have_the_layout_of_revisited_oxford(world, split, queries, g
     assert set(claimed) <= set(range(gallery))
 
 
-def test_all_pictures_decode_at_the_asked_size(world):
+def test_all_pictures_have_the_requested_size(world):
     sizes = {picture_size(p) for p in world.rglob("*.jpg")}
     assert sizes <= {(128, 96), (96, 128)}
     for path in world.rglob("*.jpg"):
@@ -128,7 +128,7 @@ def test_the_three_sets_share_no_family(world):
         assert set(families[split]) == set(data["imlist"] + data["qimlist"])
 
 
-def test_the_same_world_is_not_made_twice(world, capsys):
+def test_an_existing_world_is_not_drawn_again(world, capsys):
     before = contents(world)
     assert write_world(world, workers=1, **SMALL) == world
     assert "already" in capsys.readouterr().out
@@ -149,7 +149,7 @@ def test_a_foreign_folder_is_left_alone(tmp_path):
     assert contents(tmp_path) == {"mine.txt": b"mine"}
 
 
-def test_a_file_in_the_way_is_left_alone(tmp_path):
+def test_an_existing_file_is_left_alone(tmp_path):
     (tmp_path / "world").write_text("mine")
     with pytest.raises(UserError, match=re.escape(str(tmp_path / "world"))):
         write_world(tmp_path / "world", workers=1, **SMALL)
@@ -184,7 +184,7 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch, error
         ("workers", 0),
     ],
 )
-def test_sizes_that_make_no_sense_are_refused_by_name(tmp_path, name, value):
+def test_invalid_sizes_are_refused_by_name(tmp_path, name, value):
     with pytest.raises(UserError, match=rf"^{name} .*{value}$"):
         write_world(tmp_path / "world", **{**SMALL, name: value})
     assert not list(tmp_path.iterdir())
@@ -199,7 +199,7 @@ def test_contact_sheet(world, tmp_path):
     assert [p.name for p in out.parent.iterdir()] == ["sheet.jpg"]
 
 
-def test_contact_sheet_of_no_world_is_refused(tmp_path):
+def test_a_contact_sheet_without_a_world_is_refused(tmp_path):
     with pytest.raises(UserError, match=re.escape(str(tmp_path))):
         contact_sheet(tmp_path, tmp_path / "sheet.jpg")
     assert not (tmp_path / "sheet.jpg").exists()

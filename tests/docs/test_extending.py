@@ -96,7 +96,7 @@ def checkout(photos: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_the_page_says_works(checkout: Path) -> None:
+def test_the_steps_of_the_page_work(checkout: Path) -> None:
     page = sections()
     paths = [path for text in page.values() for path in follow(text, checkout)]
     code = [str(checkout / path) for path in paths if path.endswith(".py")]

@@ -43,7 +43,7 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     assert found["inliers"] > 20
 
 
-def test_the_notebook_holds_no_outputs() -> None:
+def test_the_notebook_has_no_outputs() -> None:
     """Outputs would depend on the machine, and change with each run."""
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in cells)

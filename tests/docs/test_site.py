@@ -56,7 +56,7 @@ def pages(site: Path) -> dict[Path, Page]:
     return {path: Page(path) for path in site.rglob("*.html")}
 
 
-def test_links_and_anchors_lead_somewhere(pages: dict[Path, Page]) -> None:
+def test_links_and_anchors_exist(pages: dict[Path, Page]) -> None:
     assert len(pages) > 40
     broken = []
     for path, page in pages.items():
@@ -73,12 +73,12 @@ def test_links_and_anchors_lead_somewhere(pages: dict[Path, Page]) -> None:
     assert not broken
 
 
-def test_nothing_is_fetched_from_elsewhere(pages: dict[Path, Page]) -> None:
+def test_pages_make_no_external_requests(pages: dict[Path, Page]) -> None:
     """Pages load nothing from other servers, so that the site works in a closed network."""
     assert not [source for page in pages.values() for source in page.sources if urlsplit(source).netloc]
 
 
-def test_every_group_choice_and_option_is_there(site: Path, pages: dict[Path, Page]) -> None:
+def test_every_group_choice_and_option_is_documented(site: Path, pages: dict[Path, Page]) -> None:
     path = site / "reference" / "configs.html"
     text = path.read_text()
     for file in CONF.glob("*/**/*.yaml"):
@@ -100,7 +100,7 @@ def test_every_group_choice_and_option_is_there(site: Path, pages: dict[Path, Pa
     assert places[-1] < text.index('id="aggregate"')
 
 
-def test_every_command_is_there(site: Path, pages: dict[Path, Page]) -> None:
+def test_every_command_is_documented(site: Path, pages: dict[Path, Page]) -> None:
     path = site / "reference" / "commands.html"
     assert pages[path].anchors >= {*COMMANDS, "library-remove", "library-merge"}
     text = path.read_text()
@@ -108,7 +108,7 @@ def test_every_command_is_there(site: Path, pages: dict[Path, Page]) -> None:
         assert option in text
 
 
-def test_readme_is_two_screens() -> None:
+def test_readme_fits_two_screens() -> None:
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 160
     assert all((ROOT / target).exists() for line in lines for target in local_links(line))
@@ -120,7 +120,7 @@ def local_links(line: str) -> list[str]:
     return [target for target in targets if "://" not in target]
 
 
-def test_what_the_hooks_say_of_links() -> None:
+def test_doctests_of_the_hooks_pass() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(
         [sys.executable, "-m", "doctest", "docs/hooks.py"], cwd=ROOT, env=environment, capture_output=True, check=False

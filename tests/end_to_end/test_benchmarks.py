@@ -22,7 +22,7 @@ def result(tmp_path: Path, *overrides: str) -> dict:
     return found
 
 
-def test_ilias_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ilias_is_evaluated_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = f"benchmark.root={layouts.ilias(tmp_path / 'ilias')}"
     found = result(tmp_path, "benchmark=ilias_mini", root, "benchmark.counts=null", "benchmark.groups=true")
     assert (found["name"], found["measure"], found["gallery"]) == ("ilias_mini", "mAP@1000", 9)
@@ -33,7 +33,7 @@ def test_ilias_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert found["protocol"]["left out"] in where
 
 
-def test_places_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_places_are_evaluated_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = layouts.places(tmp_path / "places")
     found = result(tmp_path, "benchmark=pitts30k", f"benchmark.root={root}", "benchmark.counts=null")
     assert found["difficulties"] == ["recall@1", "recall@5", "recall@10", "recall@20"]
@@ -48,7 +48,7 @@ def test_places_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "another version" in line
 
 
-def test_figures_of_all_answers_together_have_no_interval(tmp_path: Path) -> None:
+def test_figures_over_all_answers_have_no_interval(tmp_path: Path) -> None:
     root = f"benchmark.root={layouts.met(tmp_path / 'met')}"
     found = result(tmp_path, "benchmark=met", root)
     assert found["map_interval_95"]["GAP"] is None
@@ -56,7 +56,7 @@ def test_figures_of_all_answers_together_have_no_interval(tmp_path: Path) -> Non
     assert "validation" in " ".join(found["notes"])
 
 
-def test_a_benchmark_is_checked_or_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_benchmark_is_checked_or_its_source_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = layouts.places(tmp_path / "places")
     prepare(config("prepare", "task=tokyo247", f"root={root}", "benchmark.counts=null"))
     assert "3 queries, 5 gallery images" in capsys.readouterr().out

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.process
 SMALL = ["data.image_size=64", "data.batch_size=8", "data.workers=0", "trainer=cpu", "trainer.max_epochs=1"]
 
 
-def test_a_checkpoint_is_trained_on_and_compared_with_itself(
+def test_a_finetuned_checkpoint_is_compared_with_its_start(
     trained: tuple[Path, float], photos: Path, tmp_path: Path, capsys
 ) -> None:
     start, run, mine = trained[0] / "checkpoints" / "best.ckpt", tmp_path / "run", tmp_path / "mine"
@@ -37,7 +37,7 @@ def test_a_checkpoint_is_trained_on_and_compared_with_itself(
     train(config("train", f"output_dir={run}", *options, "test_scales=[1.0]"))
     said = capsys.readouterr().out
     assert "62 photos" not in said
-    assert "its head is not taken: its landmarks are others" in said
+    assert "its head is not used: it has other landmarks" in said
 
     before, after = (read_checkpoint(path)[RUN_KEY] for path in (start, run / "checkpoints" / "best.ckpt"))
     assert after["classes"][0] == "few"
@@ -74,7 +74,7 @@ def map_of(checkpoint: Path, root: Path) -> float:
     return revisited_evaluation(ranks, benchmark.ground_truth)["medium"]["map"]
 
 
-def test_a_run_that_goes_on_has_its_own_network(trained: tuple[Path, float]) -> None:
+def test_a_resumed_run_has_its_own_network(trained: tuple[Path, float]) -> None:
     last = trained[0] / "checkpoints" / "last.ckpt"
     options = ["output_dir=out", "experiment=finetune", "weights=gone.ckpt", "data.root=x"]
     assert with_network(config("train", *options, "test=false"), last).backbone.name == "test_resnet.r160_in1k"
@@ -83,7 +83,7 @@ def test_a_run_that_goes_on_has_its_own_network(trained: tuple[Path, float]) -> 
             with_network(config("train", *options), begun)
 
 
-def test_a_checkpoint_cannot_have_other_code_built(trained: tuple[Path, float], tmp_path: Path) -> None:
+def test_a_checkpoint_cannot_build_foreign_code(trained: tuple[Path, float], tmp_path: Path) -> None:
     stored = read_checkpoint(trained[0] / "checkpoints" / "best.ckpt")
     stored[RUN_KEY]["config"]["model"]["fusion"] = {"_target_": "os.system", "command": "true"}
     torch.save(stored, tmp_path / "evil.ckpt")
@@ -92,6 +92,6 @@ def test_a_checkpoint_cannot_have_other_code_built(trained: tuple[Path, float], 
         with_network(cfg, None)
 
 
-def test_no_checkpoint_is_refused(photos: Path, tmp_path: Path, capsys) -> None:
+def test_a_missing_checkpoint_is_refused(photos: Path, tmp_path: Path, capsys) -> None:
     cfg = config("train", "experiment=finetune", f"output_dir={tmp_path}", f"data.root={photos}", *SMALL)
     assert "weights=" in refused(train, cfg, capsys)

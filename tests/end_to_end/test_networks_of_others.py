@@ -40,7 +40,7 @@ def asked(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list
     return [*options, "benchmark=folder", f"benchmark.root={photos}", "trainer=cpu", "workers=0", "colour=ignore"]
 
 
-def test_a_function_is_measured_as_its_descriptors_are(asked: list[str], photos: Path, tmp_path: Path) -> None:
+def test_a_function_gives_the_same_figures_as_its_descriptors(asked: list[str], photos: Path, tmp_path: Path) -> None:
     medium = evaluate(config("evaluate", *asked, "model.trust=true", "model.mean=[0,0,0]", "model.std=[1,1,1]"))
     source = folder_benchmark(photos).source
     rows = []
@@ -68,7 +68,7 @@ def test_a_function_is_measured_as_its_descriptors_are(asked: list[str], photos:
         (["model.trust=true", "model.arguments={nonsense:1}"], "unexpected keyword argument 'nonsense'"),
     ],
 )
-def test_what_is_wrong_with_a_network_is_one_line(
+def test_problems_of_a_network_give_one_line(
     asked: list[str], options: list[str], message: str, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dark = photos / "landmark 0" / "dark.jpg"
@@ -81,7 +81,7 @@ def test_what_is_wrong_with_a_network_is_one_line(
     assert message in line
 
 
-def test_released_weights_are_measured_as_their_authors_did_and_exported(
+def test_released_weights_are_evaluated_by_their_authors_protocol_and_exported(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trunk = torchvision.models.resnet18()

@@ -20,7 +20,7 @@ from warm_python import run_python
 pytestmark = pytest.mark.process
 
 
-def test_a_warm_start_with_averaged_weights_and_the_other_options(
+def test_a_warm_start_works_with_averaged_weights_and_other_options(
     trained: tuple[Path, float], world: Path, tmp_path: Path, capsys
 ) -> None:
     before = trained[0] / "checkpoints" / "best.ckpt"
@@ -57,7 +57,7 @@ def test_a_compiled_training_pass_gives_the_same_losses(world: Path, tmp_path: P
     assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-3)
 
 
-def test_a_backbone_rests_for_its_epochs_and_is_trained_after_them(world: Path, tmp_path: Path) -> None:
+def test_a_backbone_is_frozen_for_its_epochs_and_trained_afterwards(world: Path, tmp_path: Path) -> None:
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "trainer.max_epochs=3", "test=false"]
     options += ["freeze_epochs=2", "optim.optimizer.weight_decay=0.1", "model.batch_norm=true"]
     cfg = config("train", f"output_dir={tmp_path}", *options, "trainer.check_val_every_n_epoch=3")
@@ -75,7 +75,7 @@ def test_a_backbone_rests_for_its_epochs_and_is_trained_after_them(world: Path, 
 
 
 @pytest.mark.parametrize("epochs", [-1, 5])
-def test_a_backbone_that_rests_throughout_stays_as_it_is(world: Path, tmp_path: Path, epochs: int) -> None:
+def test_a_backbone_frozen_throughout_does_not_change(world: Path, tmp_path: Path, epochs: int) -> None:
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "trainer.max_epochs=1", "test=false"]
     options += [f"freeze_epochs={epochs}", "optim.optimizer.weight_decay=0.1"]
     cfg = config("train", f"output_dir={tmp_path}", *options)
@@ -91,7 +91,7 @@ def test_a_backbone_that_rests_throughout_stays_as_it_is(world: Path, tmp_path: 
     assert not any(same[name] for name in ("fc.weight", "fc_global.weight", "local.attention.conv.weight"))
 
 
-def test_frozen_layers_stay_as_they_are_through_a_training(photos: Path, tmp_path: Path) -> None:
+def test_frozen_layers_do_not_change_during_training(photos: Path, tmp_path: Path) -> None:
     options = ["backbone=efficientnet_lite0", "backbone.freeze_until=4", "model=gem", "model.dim=16", "data=folder"]
     cfg = config("train", f"output_dir={tmp_path}", *SMALL[2:], *options, f"data.root={photos}", "trainer.max_epochs=1")
     train(cfg)
@@ -104,7 +104,7 @@ def test_frozen_layers_stay_as_they_are_through_a_training(photos: Path, tmp_pat
     assert moved == {"2", "3", "4", "5", "6"}
 
 
-def test_two_images_of_one_cell_a_map_train(photos: Path, tmp_path: Path) -> None:
+def test_two_images_with_maps_of_one_cell_can_be_trained_on(photos: Path, tmp_path: Path) -> None:
     options = [*SMALL, *NARROW, "data=folder", f"data.root={photos}", "data.batch_size=2", "data.image_size=32"]
     options += ["local.dilations=[1]"]
     train(config("train", f"output_dir={tmp_path}", *options, "trainer.max_epochs=1", "trainer.limit_train_batches=3"))

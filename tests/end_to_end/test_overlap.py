@@ -35,7 +35,7 @@ def plant(world: Path, root: Path) -> set[str]:
     return set(ids)
 
 
-def test_a_planted_leak_is_found_and_left_out(world: Path, tmp_path: Path) -> None:
+def test_a_planted_leak_is_found_and_excluded(world: Path, tmp_path: Path) -> None:
     root, out = tmp_path / "gldv2", tmp_path / "overlap"
     planted = plant(world, root)
     where = [f"root={root}", f"out={out}", f"store={tmp_path / 'store'}", "benchmark=demo"]

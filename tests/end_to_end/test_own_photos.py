@@ -35,7 +35,7 @@ def mine(photos: Path, tmp_path: Path) -> tuple[Path, list[str]]:
     return root, bad
 
 
-def test_unreadable_photos_and_names_that_are_not_unicode_end_no_training(
+def test_unreadable_photos_and_non_unicode_names_do_not_stop_training(
     mine: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, bad = mine
@@ -62,7 +62,7 @@ def test_unreadable_photos_and_names_that_are_not_unicode_end_no_training(
         assert [image[0] for image in card(folder)["benchmarks"][0]["bad_images"]] == bad[2:]
 
 
-def test_an_evaluation_draws_the_queries_that_can_be_read(mine: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_an_evaluation_draws_readable_queries(mine: tuple[Path, list[str]], tmp_path: Path) -> None:
     root, bad = mine
     options = ["model=imagenet_gem", "backbone=r18", "backbone.name=test_resnet.r160_in1k", "backbone.pretrained=false"]
     options += ["benchmark=folder", f"benchmark.root={root}", "scales=[1.0]", "trainer=cpu", "workers=0"]

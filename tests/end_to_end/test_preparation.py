@@ -72,7 +72,7 @@ def prepare(*options: str) -> subprocess.CompletedProcess[str]:
     return run_python(command(*options, module="src.prepare"))
 
 
-def test_from_the_server_to_both_figures(server: Server, world: Path, tmp_path: Path) -> None:
+def test_gldv2_is_prepared_from_the_server_to_both_figures(server: Server, world: Path, tmp_path: Path) -> None:
     ids = publish(server, world)
     root = tmp_path / "gldv2"
     where = ["task=gldv2", f"root={root}", "archives=0-1", f"base_url={server.url}"]
@@ -80,7 +80,7 @@ def test_from_the_server_to_both_figures(server: Server, world: Path, tmp_path: 
     server.faults["/train/images_001.tar"] += ["garbled", 404]
     failed = prepare(*where)
     assert failed.returncode == 2
-    assert failed.stderr.startswith("error: 1 of 6 files could not be fetched")
+    assert failed.stderr.startswith("error: 1 of 6 files could not be downloaded")
     assert len(failed.stderr.splitlines()) == 1
     for split in SPLITS:
         done = prepare(*where, f"split={split}")
@@ -139,7 +139,7 @@ def test_from_the_server_to_both_figures(server: Server, world: Path, tmp_path: 
         assert all(len(next(reversed(row.values())).split()) == (answers if answers > 3 else 2) for row in rows)
 
 
-def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         (tmp_path / "root").write_text("a file stands where the folder should be")
     else:

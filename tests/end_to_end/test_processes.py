@@ -53,7 +53,7 @@ def test_two_processes_share_the_batch_and_the_benchmark_and_resume(world: Path,
     assert "selected on this set" in capsys.readouterr().out
 
 
-def test_a_head_spread_over_two_processes_trains_like_one(world: Path, tmp_path: Path) -> None:
+def test_a_head_divided_among_two_processes_trains_like_one(world: Path, tmp_path: Path) -> None:
     """Also from a checkpoint that the other number of processes wrote; the checkpoint holds the whole head."""
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "class_parallel=true", "trainer.gradient_clip_val=5"]
     options += ["backbone.freeze_bn=true", "trainer.max_epochs=2", "local.attention=false"]

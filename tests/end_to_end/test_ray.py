@@ -14,7 +14,7 @@ pytestmark = pytest.mark.process
 pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="Ray has an environment of its own: make test-ray")
 
 
-def test_jobs_are_started_by_a_ray_of_this_machine(world: Path, tmp_path: Path) -> None:
+def test_jobs_are_started_by_ray_on_this_machine(world: Path, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     options = [*SMALL, *NARROW, "trainer.max_epochs=1", "data=demo", f"data.root={world}", "hydra/launcher=ray"]
     done = run_python(command("-m", f"hydra.sweep.dir={sweep}", *options, "margin.margin=0.1,0.2"))

@@ -21,7 +21,7 @@ from warm_python import run_python
 pytestmark = pytest.mark.process
 
 
-def test_without_data_the_paper_recipe_says_how_to_get_it(tmp_path: Path, capsys) -> None:
+def test_the_paper_recipe_without_data_names_how_to_get_it(tmp_path: Path, capsys) -> None:
     line = refused(train, config("train", f"output_dir={tmp_path / 'run'}", f"data.root={tmp_path}"), capsys)
     assert str(tmp_path / "train_clean.csv") in line
     assert "task=gldv2" in line
@@ -29,7 +29,7 @@ def test_without_data_the_paper_recipe_says_how_to_get_it(tmp_path: Path, capsys
     assert not (tmp_path / "run").exists()
 
 
-def test_refusals_are_one_line_and_leave_nothing(
+def test_refusals_give_one_line_and_leave_nothing(
     trained: tuple[Path, float], world: Path, photos: Path, tmp_path: Path, capsys
 ) -> None:
     run, _ = trained
@@ -51,7 +51,7 @@ def test_refusals_are_one_line_and_leave_nothing(
         (train, "train", [*demo, "class_parallel=true", "margin=curricularface"], "does not work with CurricularFace"),
         (train, "train", [*demo, "class_parallel=true", "ema=0.9"], "neither ema"),
         (train, "train", [*demo, "ema=2"], "between 0 and 1"),
-        (train, "train", [*demo, "data.batch_size=1"], "raise data.batch_size"),
+        (train, "train", [*demo, "data.batch_size=1"], "increase data.batch_size"),
         (train, "train", [*demo, "local.dilations=[1,4]"], "local maps of 4 x 4"),
         (train, "train", [*demo, "freeze_epochs=-2"], "freeze_epochs"),
         (train, "train", [*demo, "freeze_epochs=some"], "freeze_epochs"),
@@ -139,7 +139,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_batchs_ids(photos: Path, tmp_p
         ("train", ["-m", "hydra.sweep.dir=FILE/run", "seed=1,2"], ["FILE/run: Not a directory"]),
     ],
 )
-def test_what_hydra_or_the_system_refuses_is_one_line_and_leaves_nothing(
+def test_refusals_by_hydra_or_the_system_give_one_line_and_leave_nothing(
     tmp_path: Path, module: str, overrides: list[str], named: list[str]
 ) -> None:
     file, folder = tmp_path / "file", tmp_path / "sweep"
@@ -179,14 +179,14 @@ def test_a_wrong_key_names_the_nearest_right_one(wrong: str, right: str) -> None
     assert f"did you mean {right}?" in within("train", [wrong, "experiment=demo"])
 
 
-def test_what_is_like_nothing_names_what_its_section_has() -> None:
+def test_an_unknown_key_lists_the_keys_of_its_section() -> None:
     assert "margin.zzzzz" in (said := within("train", ["margin.zzzzz=1"]))
     assert "scale" in said
     assert "did you mean" not in within("train", ["zzzzz=1"])
     assert "seed exists already" in within("train", ["+seed=1"])
 
 
-def test_configurations_of_ones_own_may_name_what_version_0_1_named(tmp_path: Path) -> None:
+def test_own_configurations_may_use_names_of_version_0_1(tmp_path: Path) -> None:
     for name, text in {
         "task/own": "call: {_target_: src.data.preparation.scan.scan_gldv2, root: gone, split: train}",
         "pooling/own": "{}",
@@ -204,7 +204,7 @@ def test_configurations_of_ones_own_may_name_what_version_0_1_named(tmp_path: Pa
         assert words in line
 
 
-def test_processes_that_torchrun_starts_are_given_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_started_by_torchrun_need_a_common_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     done = run_python(command("data=demo", *SMALL))
     assert done.returncode == 2

@@ -21,7 +21,7 @@ from end_to_end.runs import ROOT, SMALL, card, config, metrics, refused
 pytestmark = pytest.mark.process
 
 
-def test_training_leaves_a_whole_run(trained: tuple[Path, float]) -> None:
+def test_training_writes_a_complete_run(trained: tuple[Path, float]) -> None:
     run, score = trained
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert {"card.json", "config.yaml", "metrics.csv", "report.html", "grids/demo.jpg", "rankings/demo.json"} <= names
@@ -34,7 +34,7 @@ def test_training_leaves_a_whole_run(trained: tuple[Path, float]) -> None:
     assert list(card(run)["protocol"]["selection"]) == ["demo validation"]
 
 
-def test_a_run_keeps_the_names_it_ranked(trained: tuple[Path, float], world: Path) -> None:
+def test_a_run_stores_ranked_names(trained: tuple[Path, float], world: Path) -> None:
     run, _ = trained
     ranked = json.loads((run / "rankings" / "demo.json").read_text())
     lists = load_ground_truth(world / "test" / "gnd_test.pkl")
@@ -46,7 +46,7 @@ def test_a_run_keeps_the_names_it_ranked(trained: tuple[Path, float], world: Pat
     assert evaluation["medium"]["map"] == pytest.approx(card(run)["benchmarks"][0]["map"]["medium"], abs=1e-9)
 
 
-def test_evaluating_the_checkpoint_gives_the_table_of_the_training(
+def test_evaluating_the_checkpoint_gives_the_same_table_as_the_training(
     trained: tuple[Path, float], world: Path, tmp_path: Path
 ) -> None:
     run, _ = trained
@@ -81,7 +81,7 @@ def test_crop_none_is_labelled(trained: tuple[Path, float], world: Path, tmp_pat
 
 
 @pytest.mark.parametrize("split", ["photos", "landmarks"])
-def test_a_folder_of_photographs(photos: Path, tmp_path: Path, split: str, capsys) -> None:
+def test_a_folder_of_photographs_is_trained_on(photos: Path, tmp_path: Path, split: str, capsys) -> None:
     options = ["model=gem", "model.dim=16", "margin=cosface", "data=folder", f"data.root={photos}"]
     options += [f"data.split={split}", "augment=gentle", "data.image_size=64", "fusion=concat"]
     train(config("train", f"output_dir={tmp_path}", *SMALL, *options))
@@ -90,7 +90,7 @@ def test_a_folder_of_photographs(photos: Path, tmp_path: Path, split: str, capsy
     assert card(tmp_path)["protocol"]["colour"] is None
 
 
-def test_an_evaluation_reads_colours_as_its_training_did(photos: Path, tmp_path: Path) -> None:
+def test_an_evaluation_reads_colours_like_the_training(photos: Path, tmp_path: Path) -> None:
     options = ["model=gem", "model.dim=16", "data=folder", f"data.root={photos}", "data.image_size=64", "colour=srgb"]
     train(config("train", f"output_dir={tmp_path / 'run'}", *SMALL, *options))
     assert card(tmp_path / "run")["protocol"]["colour"] == "srgb"
@@ -102,7 +102,7 @@ def test_an_evaluation_reads_colours_as_its_training_did(photos: Path, tmp_path:
         assert card(folder)["protocol"]["colour"] == stated
 
 
-def test_the_untrained_network_on_a_folder(photos: Path, tmp_path: Path) -> None:
+def test_the_untrained_network_is_evaluated_on_a_folder(photos: Path, tmp_path: Path) -> None:
     options = ["model=imagenet_gem", "backbone=efficientnet_lite0", "benchmark=folder", f"benchmark.root={photos}"]
     medium = evaluate(
         config("evaluate", f"output_dir={tmp_path}", *options, "scales=[1.0]", "trainer=cpu", "workers=0")
@@ -112,7 +112,7 @@ def test_the_untrained_network_on_a_folder(photos: Path, tmp_path: Path) -> None
     assert medium > 4 * chance
 
 
-def test_real_photographs_in_the_revisited_layout(
+def test_real_photographs_in_the_revisited_layout_are_evaluated(
     trained: tuple[Path, float], shared_data: Path, tmp_path: Path
 ) -> None:
     run, _ = trained
@@ -125,7 +125,7 @@ def test_real_photographs_in_the_revisited_layout(
     assert card(tmp_path)["benchmarks"][0]["gallery"] == 39
 
 
-def test_verified_answers_on_real_photographs_are_of_the_query_and_are_drawn(shared_data: Path, tmp_path: Path) -> None:
+def test_verified_answers_on_real_photographs_are_right_and_drawn(shared_data: Path, tmp_path: Path) -> None:
     root = shared_data / "rparis6k-mini"
     options = ["model=imagenet_gem", "backbone=efficientnet_lite0", "benchmark=rparis6k", f"benchmark.root={root}"]
     options += [f"benchmark.ground_truth={root / 'gnd_rparis6k-mini.pkl'}", "scales=[0.5]", "max_side=640", "workers=0"]
@@ -139,7 +139,9 @@ def test_verified_answers_on_real_photographs_are_of_the_query_and_are_drawn(sha
     assert len(list((tmp_path / "pictures").glob("*.jpg"))) == 2
 
 
-def test_every_family_ranks_the_same_world(trained: tuple[Path, float], world: Path, tmp_path: Path, capsys) -> None:
+def test_every_family_of_methods_ranks_the_demo_world(
+    trained: tuple[Path, float], world: Path, tmp_path: Path, capsys
+) -> None:
     """(A) aggregated and verified, (C) verified, and descriptors that were whitened and refined."""
     checkpoint = f"checkpoint={trained[0] / 'checkpoints' / 'best.ckpt'}"
     common = [f"benchmark.root={world / 'test'}", "scales=[1.0]", "trainer=cpu", "workers=0", "pictures=0"]
@@ -205,7 +207,7 @@ def test_a_broken_training_image_is_replaced_and_named(photos: Path, tmp_path: P
         (["logger=none", "trainer.precision=bf16-mixed"], "report.html"),
     ],
 )
-def test_loggers_and_mixed_precision(photos: Path, tmp_path: Path, options: list[str], file: str) -> None:
+def test_loggers_work_with_mixed_precision(photos: Path, tmp_path: Path, options: list[str], file: str) -> None:
     small = ["model.dim=16", "model.hidden=16", "data=folder", f"data.root={photos}", "margin.margin=0.3"]
     score = train(config("train", f"output_dir={tmp_path}", *SMALL, *small, "trainer.max_epochs=1", *options))
     assert score is not None

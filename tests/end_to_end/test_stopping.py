@@ -29,7 +29,7 @@ from warm_python import run_python, started
 pytestmark = pytest.mark.process
 
 
-def test_killed_twice_it_trains_as_if_nothing_had_happened(world: Path, tmp_path: Path) -> None:
+def test_a_training_killed_twice_ends_like_an_uninterrupted_one(world: Path, tmp_path: Path) -> None:
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "data.workers=1", "trainer.max_epochs=2"]
     options += ["data.batch_size=2", "checkpoint_steps=2", "trainer.max_steps=20", "backbone.drop_path=0.2"]
     unbroken, run = tmp_path / "unbroken", tmp_path / "run"
@@ -77,7 +77,7 @@ ALL = ["data.workers=2"]
         (signal.SIGUSR1, 143, ALL),
     ],
 )
-def test_a_run_that_is_told_to_stop_keeps_its_steps_and_says_how_it_goes_on(
+def test_a_stopped_run_keeps_its_steps_and_prints_how_to_resume(
     world: Path, tmp_path: Path, number: signal.Signals, code: int, options: list[str]
 ) -> None:
     last = tmp_path / "checkpoints" / "last.ckpt"
@@ -96,7 +96,7 @@ def test_a_run_that_is_told_to_stop_keeps_its_steps_and_says_how_it_goes_on(
         assert read_checkpoint(last)["global_step"] == len(losses(tmp_path))
 
 
-def test_a_run_does_not_go_on_with_another_split(photos: Path, tmp_path: Path, capsys) -> None:
+def test_a_run_cannot_resume_with_another_split(photos: Path, tmp_path: Path, capsys) -> None:
     options = [f"output_dir={tmp_path}", *SMALL, *NARROW, "data=folder", f"data.root={photos}", "trainer.max_epochs=1"]
     train(config("train", *options))
     assert "not those that" in refused(train, config("train", *options, "resume=true", "seed=5"), capsys)

@@ -34,7 +34,7 @@ def place(world: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.timeout(900)  # nine evaluations, each in a process of its own
-def test_a_suite_that_is_killed_goes_on_and_ends_in_a_leaderboard(place: Path, photos: Path) -> None:
+def test_a_killed_suite_is_resumed_and_gives_a_leaderboard(place: Path, photos: Path) -> None:
     suite = place / "outputs" / "all"
     asked = ["-m", "src.evaluate", "-m", "name=all", "suite=instance", f"benchmark={','.join(BENCHMARKS)}"]
     asked += [f"entry={','.join(MODELS)}", "benchmark@learn_on=folder", f"learn_on.root={photos}", *TINY]
@@ -79,7 +79,7 @@ def test_a_suite_that_is_killed_goes_on_and_ends_in_a_leaderboard(place: Path, p
 @pytest.mark.parametrize(
     "launcher", [["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], ["hydra/launcher=submitit_local"]]
 )
-def test_a_cell_that_fails_is_recorded_and_the_others_go_on(place: Path, launcher: list[str]) -> None:
+def test_a_failed_cell_is_recorded_and_the_others_continue(place: Path, launcher: list[str]) -> None:
     """By joblib, and by submitit's local executor, which starts jobs as that of Slurm does."""
     (image, *_) = sorted((place / "data" / "roxford5k" / "jpg").iterdir())
     image.write_bytes(b"no JPEG")
@@ -94,7 +94,7 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(place: Path, launche
     assert right["rparis6k medium"]
 
 
-def test_a_plan_of_a_suite_leaves_nothing(place: Path) -> None:
+def test_a_plan_of_a_suite_leaves_no_files(place: Path) -> None:
     (place / "data" / "rparis6k" / "gnd_rparis6k.pkl").unlink()
     asked = [
         "-m",

@@ -59,7 +59,7 @@ def test_jobs_of_two_processes_train_and_a_failed_one_does_not_end_the_sweep(wor
     assert "holds another sweep" in other.stderr
 
 
-def test_a_sweep_that_is_told_to_stop_goes_on_where_it_was(world: Path, tmp_path: Path) -> None:
+def test_a_stopped_sweep_is_resumed(world: Path, tmp_path: Path) -> None:
     sweep, folders = tmp_path / "sweep", ["0_margin-0.1", "1_margin-0.2"]
     options = [*DEMO, f"data.root={world}", "name=trial", "data.batch_size=2", "trainer.max_epochs=8"]
     options += ["margin.margin=0.1,0.2"]
@@ -81,7 +81,7 @@ def test_a_sweep_that_is_told_to_stop_goes_on_where_it_was(world: Path, tmp_path
     assert (sweep / "comparison.svg").is_file()
 
 
-def test_a_job_that_its_launcher_takes_away_is_queued_again_and_goes_on(world: Path, tmp_path: Path) -> None:
+def test_a_preempted_job_is_queued_again_and_resumed(world: Path, tmp_path: Path) -> None:
     """By submitit's local executor, whose signal is the one that Slurm sends before it takes a job's nodes."""
     sweep, last = tmp_path / "sweep", tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt"
     options = [*DEMO, f"data.root={world}", "name=trial", "data.batch_size=2", "trainer.max_epochs=3"]
@@ -97,7 +97,7 @@ def test_a_job_that_its_launcher_takes_away_is_queued_again_and_goes_on(world: P
     assert "Requeued job" in log.with_suffix(".err").read_text() + log.read_text()
 
 
-def test_jobs_run_side_by_side_and_end_with_their_sweep(world: Path, tmp_path: Path) -> None:
+def test_parallel_jobs_end_with_their_sweep(world: Path, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     options = [*DEMO, f"data.root={world}", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "data.batch_size=2"]
     asked = command("-m", f"hydra.sweep.dir={sweep}", *options, "seed=1,2", "name=side")
@@ -113,7 +113,7 @@ def test_jobs_run_side_by_side_and_end_with_their_sweep(world: Path, tmp_path: P
     assert [(row["job"], row["status"]) for row in rows(sweep)] == [("0_seed-1", "done"), ("1_seed-2", "done")]
 
 
-def test_a_sweep_is_started_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_refuses_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     done = run_python(command("-m", f"hydra.sweep.dir={tmp_path / 'sweep'}", *DEMO, "seed=1,2"))
     assert done.returncode == 2

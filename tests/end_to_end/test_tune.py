@@ -14,7 +14,7 @@ from warm_python import run_python, started
 pytestmark = pytest.mark.process
 
 
-def test_a_killed_search_goes_on_with_the_trial_it_was_at(world: Path, tmp_path: Path) -> None:
+def test_a_killed_search_resumes_its_trial(world: Path, tmp_path: Path) -> None:
     study = tmp_path / "study"
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "data.batch_size=2", "trainer.max_epochs=2"]
     asked = command(f"hydra.run.dir={study}", "trials=2", "search.p=null", module="src.tune")
@@ -40,7 +40,7 @@ def test_a_killed_search_goes_on_with_the_trial_it_was_at(world: Path, tmp_path:
     assert (study / "search.svg").is_file()
 
 
-def test_a_search_over_what_no_training_knows_is_one_line(tmp_path: Path) -> None:
+def test_a_search_over_unknown_settings_gives_one_line(tmp_path: Path) -> None:
     asked = command(f"hydra.run.dir={tmp_path / 'study'}", "search.p.key=poling.p", module="src.tune")
     done = run_python(asked)
     assert done.returncode == 2

@@ -84,7 +84,7 @@ def expected(table: NDArray[np.float32], truth: GroundTruth) -> dict[Any, Any]:
     return dict(revisited_evaluation(order, truth))
 
 
-def test_anyones_descriptors_by_the_same_protocol(
+def test_external_descriptors_are_evaluated_by_the_same_protocol(
     tmp_path: Path, benchmark: Benchmark, table: NDArray[np.float32], given: Path
 ) -> None:
     ranking = evaluate(tmp_path, benchmark, RetrievalPipeline(), external=given)
@@ -97,7 +97,7 @@ def test_anyones_descriptors_by_the_same_protocol(
     assert ranking.before is None
 
 
-def test_an_index_that_looks_everywhere_gives_the_exact_figures_and_says_what_it_is(
+def test_an_exhaustive_index_gives_exact_figures_and_is_described(
     tmp_path: Path, benchmark: Benchmark, given: Path
 ) -> None:
     exact = evaluate(tmp_path, benchmark, RetrievalPipeline(), external=given)
@@ -114,7 +114,7 @@ def test_an_index_that_looks_everywhere_gives_the_exact_figures_and_says_what_it
     assert maps(narrow)["medium"] < maps(exact)["medium"]
 
 
-def test_steps_are_done_in_their_order_and_learned_on_other_images(
+def test_steps_run_in_order_and_are_learned_on_other_images(
     tmp_path: Path, benchmark: Benchmark, photos: Path, table: NDArray[np.float32], given: Path
 ) -> None:
     other = replace(benchmark, name="other", digest="another set")
@@ -132,7 +132,7 @@ def test_steps_are_done_in_their_order_and_learned_on_other_images(
     assert again["whitening"].learned_on == ("other", "another set")
 
 
-def test_adapted_descriptors_are_ranked_and_the_card_says_by_what(
+def test_adapted_descriptors_are_ranked_and_the_card_names_the_adapter(
     tmp_path: Path, benchmark: Benchmark, table: NDArray[np.float32], given: Path
 ) -> None:
     adapter = Adapter(table[:4], table[5, :4], "a network", {"labels": "column landmark"})
@@ -169,7 +169,7 @@ class Worst:
         return {"rerank": "worst", "depth": self.depth}
 
 
-def test_a_reranker_orders_the_first_answers_anew(
+def test_a_reranker_reorders_the_first_answers(
     tmp_path: Path, benchmark: Benchmark, table: NDArray[np.float32], given: Path
 ) -> None:
     ranking = evaluate(tmp_path, benchmark, RetrievalPipeline(rerank=Worst(7)), external=given)
@@ -249,7 +249,7 @@ def test_images_without_local_features_are_in_no_aggregated_ranking(benchmark: B
     assert (np.concatenate(found.ranks[:5]) >= 0).any()
 
 
-def test_a_kept_store_must_be_whole_and_of_these_images(tmp_path: Path, benchmark: Benchmark) -> None:
+def test_a_stored_set_must_be_complete_and_of_these_images(tmp_path: Path, benchmark: Benchmark) -> None:
     about = {"benchmark": benchmark.name, "digest": benchmark.digest, "model": "one"}
     DescriptorStore.create(tmp_path / "kept", 60, 16, about)
     given = tmp_path / "kept"
@@ -269,7 +269,7 @@ def test_a_kept_store_must_be_whole_and_of_these_images(tmp_path: Path, benchmar
         ({"aggregate": True, "rerank": Worst(3)}, "rerank=spatial"),
     ],
 )
-def test_refuses_parts_that_do_not_go_together(parts: dict, message: str) -> None:
+def test_conflicting_parts_are_refused(parts: dict, message: str) -> None:
     if parts.get("aggregate"):
         parts = parts | {"aggregate": ASMK()}
     with pytest.raises(UserError, match=message):

@@ -86,7 +86,7 @@ def as_gldv2(training: TrainingSet) -> TrainingSet:
     return replace(training, source=source, classes=np.arange(100, 100 + len(training.classes)).astype(np.str_))
 
 
-def test_probes_are_queries_and_positives_but_no_junk(benchmark: Benchmark) -> None:
+def test_probes_are_queries_and_positives_without_junk(benchmark: Benchmark) -> None:
     assert probes_of(benchmark, ["queries", "positives"]).tolist() == [0, 1, 3, 5, 6]
     assert probes_of(benchmark, ["queries"]).tolist() == [5, 6]
     assert probes_of(benchmark, ["positives"]).tolist() == [0, 1, 3]
@@ -100,7 +100,7 @@ def test_a_folder_is_a_training_set_of_its_sub_folders(photos: Path, training: T
     assert [str(training.classes[label]) for label in training.labels] == [name.split("/")[0] for name in files]
 
 
-def test_training_images_are_known_by_ids_and_sizes(training: TrainingSet) -> None:
+def test_the_training_digest_covers_ids_and_sizes(training: TrainingSet) -> None:
     plain = as_benchmark(training).digest
     other = replace(training, ids=training.ids + np.uint64(1))
     relabelled = replace(training, labels=training.labels[::-1].copy())
@@ -172,7 +172,7 @@ def test_overlaps_are_pairs_with_enough_matches_on_one_geometry() -> None:
     assert verify_pairs(pairs, probe.__getitem__, images.__getitem__, spatial, 26)[0].image == 1
 
 
-def test_the_best_stands_first_in_table_and_lists(training: TrainingSet, benchmark: Benchmark) -> None:
+def test_table_and_lists_are_sorted_best_first(training: TrainingSet, benchmark: Benchmark) -> None:
     labels = training.labels
     first, second = np.flatnonzero(labels == 0)[:2], np.flatnonzero(labels == 1)[:2]
     audit = audit_of(
@@ -191,7 +191,7 @@ def test_the_best_stands_first_in_table_and_lists(training: TrainingSet, benchma
     ]
 
 
-def test_training_takes_the_lists(training: TrainingSet, benchmark: Benchmark, tmp_path: Path) -> None:
+def test_training_accepts_the_lists(training: TrainingSet, benchmark: Benchmark, tmp_path: Path) -> None:
     published = as_gldv2(training)
     gone = np.flatnonzero(published.labels == 2)[1:3]
     audit = audit_of(published, benchmark, *((5, int(row), 25) for row in gone))
@@ -203,7 +203,7 @@ def test_training_takes_the_lists(training: TrainingSet, benchmark: Benchmark, t
     assert left.ids.tolist() == np.delete(published.ids, gone).tolist()
 
 
-def test_nothing_found_leaves_empty_lists_and_no_sheet(
+def test_without_overlaps_lists_are_empty_and_there_is_no_sheet(
     training: TrainingSet, benchmark: Benchmark, tmp_path: Path
 ) -> None:
     published = as_gldv2(training)
@@ -215,7 +215,7 @@ def test_nothing_found_leaves_empty_lists_and_no_sheet(
     assert "made" in (tmp_path / "about.json").read_text()
 
 
-def test_images_stand_beside_a_probe_that_they_match(training: TrainingSet, benchmark: Benchmark) -> None:
+def test_images_are_shown_beside_a_probe_that_they_match(training: TrainingSet, benchmark: Benchmark) -> None:
     of_one = np.flatnonzero(training.labels == 0)
     pairs = [(0, of_one[0], 99), (5, of_one[1], 40), (5, of_one[2], 50), (5, of_one[0], 30), (1, of_one[3], 20)]
     rows = sheet_rows(audit_of(training, benchmark, *pairs))
@@ -230,7 +230,7 @@ def test_images_stand_beside_a_probe_that_they_match(training: TrainingSet, benc
     assert rows[0].notes == ("bench", f"4 of {len(of_one)} match")
 
 
-def test_a_landmark_takes_so_many_rows(training: TrainingSet, benchmark: Benchmark) -> None:
+def test_rows_per_landmark_are_limited(training: TrainingSet, benchmark: Benchmark) -> None:
     one = replace(training, labels=np.zeros_like(training.labels), classes=np.array(["all"]))
     rows = sheet_rows(audit_of(one, benchmark, *((5, row, 20 + row) for row in range(len(one)))))
     shown = [picture.position for row in rows for picture in row.images]
@@ -269,7 +269,7 @@ def test_sheets_are_pages_of_framed_pictures(training: TrainingSet, benchmark: B
         ({"threshold": None}, "^threshold.* None$"),
     ],
 )
-def test_rules_that_make_no_sense_are_refused(wrong: dict, message: str) -> None:
+def test_invalid_rules_are_refused(wrong: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Rule(**wrong)
 
@@ -284,7 +284,7 @@ def test_rules_that_make_no_sense_are_refused(wrong: dict, message: str) -> None
         ({"scales": []}, r"scales.* \[\]$"),
     ],
 )
-def test_readings_that_make_no_sense_are_refused(wrong: dict, message: str, tmp_path: Path) -> None:
+def test_invalid_readings_are_refused(wrong: dict, message: str, tmp_path: Path) -> None:
     model = GlobalDescriptor(Backbone("resnet18.tv_in1k", pretrained=False), dim=4)
     with pytest.raises(UserError, match=message):
         make_feature_extractor(None, model, RootSIFT(), tmp_path, **wrong)
@@ -308,7 +308,7 @@ def test_no_network_no_benchmark_and_no_probe_are_refused(
         training_images(tmp_path)
 
 
-def test_a_checkpoint_fetches_no_other_weights(tmp_path: Path) -> None:
+def test_a_checkpoint_downloads_no_other_weights(tmp_path: Path) -> None:
     """Beside a checkpoint the configured model is not built: here it could not be."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(

@@ -22,7 +22,7 @@ from dolglab.retrieval.rerank.spatial import Spatial
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*")
 
 
-def test_a_plan_counts_what_is_missing_and_leaves_nothing(tmp_path: Path, photos: Path) -> None:
+def test_a_plan_counts_missing_features_and_leaves_no_files(tmp_path: Path, photos: Path) -> None:
     benchmark = folder_benchmark(photos)
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     torch.manual_seed(0)

@@ -50,7 +50,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.mark.process
-def test_every_step_runs_without_the_packages_that_are_not_asked_for(tmp_path: Path) -> None:
+def test_every_step_runs_without_optional_packages(tmp_path: Path) -> None:
     absent = OTHERS.keys() - BROUGHT
     hidden = absent | {OTHERS[package][0].partition(".")[0] for package in absent}
     script = str(ROOT / "experiments" / "gpu_check" / "run.py")
@@ -89,13 +89,13 @@ def test_every_step_runs_without_the_packages_that_are_not_asked_for(tmp_path: P
     assert all(f"### {name}" in table for name in steps)
 
 
-def test_it_names_every_requirement_of_the_project() -> None:
+def test_every_requirement_of_the_project_is_listed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert {Requirement(line).name for line in project["dependencies"]} == {*NEEDED, *OTHERS}
 
 
 @pytest.mark.parametrize(("experiment", "network"), [("dolg_r50", "R50"), ("dolg_r101", "R101")])
-def test_it_trains_the_papers_recipe(experiment: str, network: str) -> None:
+def test_the_papers_recipe_is_trained(experiment: str, network: str) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [f"experiment={experiment}", "backbone.pretrained=false"])
     recipe: DOLG = instantiate(cfg.model)
@@ -116,7 +116,7 @@ def test_it_trains_the_papers_recipe(experiment: str, network: str) -> None:
     assert [factors[0](step) for step in range(10)] == [factors[1](step) for step in range(10)]
 
 
-def test_made_up_batches_are_what_training_takes() -> None:
+def test_synthetic_batches_fit_the_training() -> None:
     data = MadeUpData([random_batch(4, 32, 10, seed) for seed in (0, 0, 1)])
     assert isinstance(data, LandmarkData)
     first, again, other = data.train_dataloader()
@@ -141,7 +141,7 @@ def raised(check: Check) -> None:
 
 
 @pytest.mark.process
-def test_a_step_that_does_not_end_well_fails_and_keeps_its_figures() -> None:
+def test_a_failing_step_keeps_its_figures() -> None:
     results = [run_step(work, "cpu", QUICK, 2) for work in (never_done, ended, raised)]
     assert [result["status"] for result in results] == ["failed"] * 3
     assert [result["rows"] for result in results] == [[{"figure": 1}], [{"figure": 2}], []]

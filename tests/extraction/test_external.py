@@ -34,7 +34,7 @@ from extraction.external_files import (
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, ">f4", np.int8])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_an_array_in_the_benchmarks_order(
+def test_an_array_is_read_in_the_benchmarks_order(
     tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64], kind: Any, order: Any
 ) -> None:
     rows = np.asarray(raw, kind, order=order)
@@ -52,7 +52,7 @@ def test_normalised_descriptors_keep_every_bit(tmp_path: Path, benchmark: Benchm
     assert given.descriptors.flags.writeable
 
 
-def test_rounding_to_half_precision_is_mended_and_not_held_against_anyone(
+def test_descriptors_rounded_to_half_precision_count_as_normalised(
     tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]
 ) -> None:
     rows = unit(raw).astype(np.float16)
@@ -62,7 +62,7 @@ def test_rounding_to_half_precision_is_mended_and_not_held_against_anyone(
     np.testing.assert_allclose(given.descriptors, unit(rows), atol=1e-7)
 
 
-def test_huge_and_tiny_numbers_have_a_direction(tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]) -> None:
+def test_huge_and_tiny_numbers_are_normalised(tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]) -> None:
     rows = raw.astype(np.float32)
     rows[0] *= np.float32(1e36)
     rows[1] *= np.float32(1e-36)
@@ -88,7 +88,7 @@ def test_large_files_are_mapped_and_not_read_whole(
     np.testing.assert_array_equal(aligned.descriptors, given.descriptors)
 
 
-def test_no_room_for_a_copy_is_said_before_it_is_made(
+def test_missing_space_for_a_copy_is_reported_first(
     tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 9})())
@@ -123,7 +123,7 @@ def test_rows_are_found_by_name_and_others_ignored(
     np.testing.assert_array_equal(beside.descriptors, named.descriptors)
 
 
-def test_a_list_of_names_may_have_been_made_anywhere(
+def test_lists_of_names_from_any_system_are_read(
     tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]
 ) -> None:
     path = save_npy(tmp_path / "d.npy", raw[::-1])
@@ -131,7 +131,7 @@ def test_a_list_of_names_may_have_been_made_anywhere(
     np.testing.assert_allclose(read_descriptors(path, benchmark).descriptors, unit(raw), atol=1e-7)
 
 
-def test_whole_paths_go_before_shorter_names(tmp_path: Path) -> None:
+def test_whole_paths_are_preferred_to_shorter_names(tmp_path: Path) -> None:
     gallery = ["a/1.jpg", "b/1.jpg", "c/2.jpg"]
     benchmark = benchmark_of(gallery, ["q/3.jpg"])
     rows = np.eye(4, 6)
@@ -140,7 +140,7 @@ def test_whole_paths_go_before_shorter_names(tmp_path: Path) -> None:
     np.testing.assert_array_equal(given.descriptors, rows[[2, 0, 3, 1]])
 
 
-def test_names_that_fit_two_images_are_refused_both_ways(tmp_path: Path) -> None:
+def test_ambiguous_names_are_refused(tmp_path: Path) -> None:
     path = save_npy(tmp_path / "d.npy", np.eye(3))
     benchmark = benchmark_of(["a/1.jpg", "b/1.jpg"], ["q/3.jpg"])
     write_names(tmp_path / "d.txt", ["a/1.jpg", "1", "3"])
@@ -174,7 +174,7 @@ def test_missing_and_repeated_names_are_counted_and_named(
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("dim", [3, 7, 9, 11])
-def test_the_authors_matlab_layout_and_its_transpose(
+def test_the_authors_matlab_layout_and_its_transpose_are_read(
     tmp_path: Path, benchmark: Benchmark, dim: int, transposed: bool
 ) -> None:
     raw = np.random.default_rng(2).normal(size=(9, dim))
@@ -191,7 +191,7 @@ def test_matlab_tables_that_fit_both_ways_are_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-def test_matlab_tables_with_names(
+def test_matlab_tables_with_names_are_read(
     tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64], transposed: bool
 ) -> None:
     order = [8, 3, 1, 0, 7, 2, 4, 6, 5]
@@ -203,7 +203,9 @@ def test_matlab_tables_with_names(
     np.testing.assert_allclose(read_descriptors(path, benchmark).descriptors, unit(raw), rtol=0, atol=1e-7)
 
 
-def test_safetensors_apart_or_together(tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]) -> None:
+def test_safetensors_in_one_or_two_parts_are_read(
+    tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]
+) -> None:
     apart, together = tmp_path / "apart.safetensors", tmp_path / "together.safetensors"
     save_file({"gallery": raw[:7].astype(np.float32), "queries": raw[7:], "temperature": np.ones(1)}, apart)
     save_file({"descriptors": raw}, together)
@@ -211,7 +213,7 @@ def test_safetensors_apart_or_together(tmp_path: Path, benchmark: Benchmark, raw
         np.testing.assert_allclose(read_descriptors(path, benchmark).descriptors, unit(raw), rtol=0, atol=2e-7)
 
 
-def test_safetensors_bring_their_own_names(tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]) -> None:
+def test_names_in_safetensors_are_used(tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]) -> None:
     path = tmp_path / "d.safetensors"
     stored = raw[::-1].copy()
     save_file({"descriptors": stored}, path, metadata={"names": json.dumps(IMAGES[::-1])})
@@ -222,14 +224,14 @@ def test_safetensors_bring_their_own_names(tmp_path: Path, benchmark: Benchmark,
     np.testing.assert_allclose(asked.descriptors, unit(stored), rtol=0, atol=1e-7)
 
 
-def test_safetensors_of_bfloat16(tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]) -> None:
+def test_safetensors_of_bfloat16_are_read(tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]) -> None:
     rounded = torch.from_numpy(raw).bfloat16()
     save_torch({"descriptors": rounded}, tmp_path / "d.safetensors")
     given = read_descriptors(tmp_path / "d.safetensors", benchmark)
     np.testing.assert_allclose(given.descriptors, unit(rounded.double().numpy()), rtol=0, atol=1e-7)
 
 
-def test_a_benchmark_whose_queries_are_in_the_gallery(tmp_path: Path) -> None:
+def test_queries_in_the_gallery_need_no_extra_rows(tmp_path: Path) -> None:
     source = FolderSource(tmp_path, ["x/1.jpg", "x/2.jpg", "y/1.jpg"])
     benchmark = class_benchmark("classes", source, np.array(["x", "x", "y"]))
     rows = np.eye(3, 4)
@@ -251,7 +253,7 @@ def write_hloc(path: Path, rows: NDArray[Any], names: list[str] = IMAGES) -> Pat
     return path
 
 
-def test_hlocs_file_has_a_group_an_image(tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]) -> None:
+def test_hlocs_file_is_read_by_group(tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]) -> None:
     path = write_hloc(tmp_path / "d.h5", unit(raw)[::-1], IMAGES[::-1])
     given = read_descriptors(path, benchmark)
     assert given.normalised
@@ -268,7 +270,7 @@ def test_hlocs_file_has_a_group_an_image(tmp_path: Path, benchmark: Benchmark, r
         (lambda file: file.create_dataset("x/global_descriptor", data=[1.0]), "lengths 5, 1"),
     ],
 )
-def test_hlocs_file_without_what_is_wanted_is_refused(
+def test_an_hloc_file_without_descriptors_is_refused(
     tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64], change: Callable[[Any], None], message: str
 ) -> None:
     path = write_hloc(tmp_path / "d.h5", raw)
@@ -285,7 +287,7 @@ def test_hlocs_file_without_what_is_wanted_is_refused(
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "fixed"])
 @pytest.mark.parametrize("named", [True, False])
-def test_a_column_of_lists(
+def test_a_parquet_column_of_lists_is_read(
     tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64], kind: str, named: bool
 ) -> None:
     arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -315,7 +317,7 @@ def test_a_column_of_lists(
     ],
     ids=str,
 )
-def test_columns_that_are_no_descriptors_are_refused(
+def test_columns_that_are_not_descriptors_are_refused(
     tmp_path: Path, benchmark: Benchmark, columns: dict, message: str
 ) -> None:
     arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")

@@ -54,7 +54,7 @@ ORDER = r"for the 9 images of small, 7 .* 2 .*d\.txt"
         ({"X": np.ones((5, 7)), "Q": np.empty((0, 0))}, r"Q .*float64.*\(0, 0\)"),
     ],
 )
-def test_wrong_matlab_tables_are_one_clear_line(
+def test_wrong_matlab_tables_give_one_clear_line(
     tmp_path: Path, benchmark: Benchmark, tables: dict[str, Any], why: str
 ) -> None:
     path = save_matlab(tmp_path / "d.mat", **tables)
@@ -77,7 +77,7 @@ def test_wrong_matlab_tables_are_one_clear_line(
         ({"descriptors": np.ones((9, 5))}, {"names": "[]"}, " 9 .* 0 names"),
     ],
 )
-def test_wrong_safetensors_are_one_clear_line(
+def test_wrong_safetensors_give_one_clear_line(
     tmp_path: Path, benchmark: Benchmark, tensors: dict[str, Any], metadata: dict[str, str] | None, why: str
 ) -> None:
     save_file(tensors, tmp_path / "d.safetensors", metadata=metadata)
@@ -100,7 +100,7 @@ def test_wrong_safetensors_are_one_clear_line(
         (np.ones((9, 0)), "."),
     ],
 )
-def test_wrong_arrays_are_one_clear_line(tmp_path: Path, benchmark: Benchmark, array: NDArray[Any], why: str) -> None:
+def test_wrong_arrays_give_one_clear_line(tmp_path: Path, benchmark: Benchmark, array: NDArray[Any], why: str) -> None:
     np.save(tmp_path / "d.npy", array, allow_pickle=True)
     with pytest.raises(UserError, match=why) as error:
         read_descriptors(tmp_path / "d.npy", benchmark)
@@ -125,7 +125,7 @@ MATLAB_73 = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
         ("d", b"", r" d$"),
     ],
 )
-def test_a_file_of_another_kind_is_one_clear_line(
+def test_a_file_of_another_kind_gives_one_clear_line(
     tmp_path: Path, benchmark: Benchmark, name: str, data: bytes, why: str
 ) -> None:
     (tmp_path / name).write_bytes(data)
@@ -134,7 +134,7 @@ def test_a_file_of_another_kind_is_one_clear_line(
     assert "\n" not in str(error.value)
 
 
-def test_a_file_cut_short_is_one_clear_line(tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]) -> None:
+def test_a_truncated_file_gives_one_clear_line(tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]) -> None:
     save_file({"descriptors": raw}, tmp_path / "d.safetensors")
     for path in (
         save_npy(tmp_path / "d.npy", raw),
@@ -147,7 +147,7 @@ def test_a_file_cut_short_is_one_clear_line(tmp_path: Path, benchmark: Benchmark
         assert "\n" not in str(error.value)
 
 
-def test_no_file_and_a_folder_are_said(tmp_path: Path, benchmark: Benchmark) -> None:
+def test_a_missing_file_and_a_folder_are_reported(tmp_path: Path, benchmark: Benchmark) -> None:
     with pytest.raises(UserError, match=r"d\.npy$"):
         read_descriptors(tmp_path / "d.npy", benchmark)
     with pytest.raises(UserError, match=rf"{re.escape(str(tmp_path))} "):

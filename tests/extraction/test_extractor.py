@@ -26,7 +26,7 @@ def photo(height: int, width: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_equals_the_papers_procedure_image_by_image(model: GlobalDescriptor) -> None:
+def test_descriptors_equal_the_papers_procedure_image_by_image(model: GlobalDescriptor) -> None:
     images = [photo(64, 96), photo(80, 64), photo(64, 96), photo(1, 1)]
     extracted = Extractor(model, SCALES)(images)
     for image, descriptor in zip(images, extracted, strict=True):
@@ -41,7 +41,7 @@ def test_equals_the_papers_procedure_image_by_image(model: GlobalDescriptor) -> 
 
 
 @torch.no_grad()
-def test_scales_are_joined_by_their_maximum_where_it_is_asked_for(model: GlobalDescriptor) -> None:
+def test_scales_are_joined_by_maximum_on_request(model: GlobalDescriptor) -> None:
     """SuperGlobal's scale GeM, element by element."""
     image = photo(60, 80)
     single = torch.cat([Extractor(model, [scale])([image]) for scale in (0.7071, 1.0)])
@@ -50,7 +50,7 @@ def test_scales_are_joined_by_their_maximum_where_it_is_asked_for(model: GlobalD
 
 
 @torch.no_grad()
-def test_few_pixels_at_a_time_give_the_same(model: GlobalDescriptor) -> None:
+def test_descriptors_do_not_depend_on_pixels_per_batch(model: GlobalDescriptor) -> None:
     images = [photo(64, 96), photo(80, 64), *(photo(64, 96) for _ in range(4))]
     whole = Extractor(model, SCALES)
     narrow = Extractor(model, SCALES, pixels=2 * 2 * 64 * 96)
@@ -65,11 +65,11 @@ def test_released_and_antialiased_resizing_differ() -> None:
 
 
 @pytest.mark.parametrize("options", [{"scales": ()}, {"scales": (1.0, 0.0)}])
-def test_refuses_what_makes_no_sense(model: GlobalDescriptor, options: dict) -> None:
+def test_invalid_settings_are_refused(model: GlobalDescriptor, options: dict) -> None:
     with pytest.raises(UserError, match="scales"):
         Extractor(model, **options)
 
 
-def test_refuses_another_way_to_join_scales() -> None:
+def test_an_unknown_scale_pooling_is_refused() -> None:
     with pytest.raises(UserError, match=r"scale_pooling.*median"):
         check_protocol((1.0,), "released", "median")

@@ -28,7 +28,7 @@ def stirred(model: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", ["resnet18.tv_in1k", "tf_efficientnet_lite0.in1k", "vit_tiny_patch16_224"])
-def test_the_same_descriptors_with_no_norm_left(name: str) -> None:
+def test_folding_leaves_no_norm_and_the_same_descriptors(name: str) -> None:
     depths = {"depths": (5, 11), "reductions": (16, 16)} if name.startswith("vit") else {}
     options = {"dynamic_img_size": True} if name.startswith("vit") else {}
     model = stirred(DOLG(Backbone(name, pretrained=False, options=options, **depths), hidden=16, dim=8))
@@ -56,7 +56,7 @@ class Twice(nn.Module):
         return F.relu(self.norm(x)) + x
 
 
-def test_what_cannot_be_folded_is_left_as_it_is() -> None:
+def test_a_network_that_cannot_be_folded_is_unchanged() -> None:
     model = stirred(Twice()).eval()
     images = torch.randn(1, 3, 16, 16)
     with torch.no_grad():

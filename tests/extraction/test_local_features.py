@@ -39,7 +39,7 @@ def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
 
 
-def test_cells_of_all_scales_by_strength_without_overlaps() -> None:
+def test_cells_of_all_scales_are_sorted_by_strength_without_overlaps() -> None:
     image = picture(64, 96)
     scales, most = (1.0, 2.0), 25
     (found,) = NetworkLocalFeatures(Grid(), scales, max_features=most, overlap=0.2)([image])
@@ -70,7 +70,7 @@ def iou(a: tuple, b: tuple) -> float:
     return shared / (a[2] ** 2 + b[2] ** 2 - shared)
 
 
-def test_images_of_one_shape_together_are_as_alone() -> None:
+def test_a_batch_of_one_shape_equals_single_images() -> None:
     images = [picture(64, 96, seed) for seed in range(3)]
     extractor = NetworkLocalFeatures(Grid(), (0.7071, 1.0), max_features=10)
     for alone, together in zip([extractor([image])[0] for image in images], extractor(images), strict=True):
@@ -78,14 +78,14 @@ def test_images_of_one_shape_together_are_as_alone() -> None:
         np.testing.assert_array_equal(alone.descriptors, together.descriptors)
 
 
-def test_nothing_above_the_threshold_is_no_feature() -> None:
+def test_no_score_above_the_threshold_gives_no_features() -> None:
     (found,) = NetworkLocalFeatures(Grid(), (1.0,), threshold=2.0)([picture(32, 32)])
     assert len(found) == 0
     assert found.descriptors.shape == (0, 3)
     assert found.keypoints.shape == (0, 2)
 
 
-def test_refuses_no_network_and_no_features() -> None:
+def test_a_missing_network_and_missing_features_are_refused() -> None:
     with pytest.raises(UserError, match="features=network"):
         NetworkLocalFeatures(None)
     with pytest.raises(UserError, match=r"features\.max_features"):
@@ -108,7 +108,7 @@ def test_cells_cover_the_image_from_edge_to_edge(shape: tuple[int, int], scale: 
         np.testing.assert_allclose(places, -0.5 + cell * (np.arange(len(places)) + 0.5), atol=1e-3)
 
 
-def test_a_size_of_whole_cells_is_left_alone_and_others_are_opencvs_linear() -> None:
+def test_a_size_of_whole_cells_is_kept_and_others_are_resized_like_opencv() -> None:
     pixels = picture(64, 96).permute(2, 0, 1)[None].float()
     assert resize_to_cells(pixels, 1.0, 16) is pixels
     resized = resize_to_cells(pixels, 0.7071, 16)
@@ -123,7 +123,7 @@ def texture(height: int, width: int) -> torch.Tensor:
     return torch.from_numpy(np.clip(6 * (noise - 127) + 127, 0, 255).astype(np.uint8))
 
 
-def test_rootsift_is_opencvs_sift_under_a_root_strongest_first() -> None:
+def test_rootsift_is_the_root_of_opencvs_sift_strongest_first() -> None:
     image = texture(128, 160)
     (found,) = RootSIFT(upright=False)([image])
     points, rows = cv2.SIFT_create().detectAndCompute(cv2.cvtColor(image.numpy(), cv2.COLOR_RGB2GRAY), None)
@@ -139,7 +139,7 @@ def test_rootsift_is_opencvs_sift_under_a_root_strongest_first() -> None:
     np.testing.assert_array_equal(few.keypoints, found.keypoints[:20])
 
 
-def test_upright_rootsift_has_every_place_once_described_as_it_stands() -> None:
+def test_upright_rootsift_has_every_keypoint_once_without_rotation() -> None:
     image = texture(128, 160)
     (found,) = RootSIFT(max_features=1000)([image])
     grey = cv2.cvtColor(image.numpy(), cv2.COLOR_RGB2GRAY)
@@ -155,7 +155,7 @@ def test_upright_rootsift_has_every_place_once_described_as_it_stands() -> None:
     assert (np.diff(found.scores) <= 0).all()
 
 
-def test_rootsift_is_the_same_again_with_other_threads() -> None:
+def test_rootsift_does_not_depend_on_the_number_of_threads() -> None:
     image, before = texture(200, 300), cv2.getNumThreads()
     try:
         cv2.setNumThreads(1)

@@ -59,7 +59,7 @@ class Counting(Extractor):
         return super().together(images)
 
 
-def test_descriptors_are_those_of_the_images_one_by_one(
+def test_descriptors_equal_those_of_single_images(
     tmp_path: Path, benchmark: Benchmark, model: GlobalDescriptor
 ) -> None:
     made = target_of(tmp_path, benchmark, model)
@@ -78,7 +78,9 @@ def test_descriptors_are_those_of_the_images_one_by_one(
     assert about["digest"] == benchmark.digest
 
 
-def test_what_is_there_is_not_made_again(tmp_path: Path, benchmark: Benchmark, model: GlobalDescriptor) -> None:
+def test_existing_features_are_not_computed_again(
+    tmp_path: Path, benchmark: Benchmark, model: GlobalDescriptor
+) -> None:
     first = Counting(model)
     part = DescriptorTarget(tmp_path, benchmark, first, {})
     part.create()
@@ -106,7 +108,7 @@ def test_anything_that_changes_the_descriptors_is_another_store(
     assert target_of(tmp_path, benchmark, model).folder in folders
 
 
-def test_the_fingerprint_is_of_weights_not_of_objects(model: GlobalDescriptor) -> None:
+def test_the_fingerprint_depends_on_weights_not_on_objects(model: GlobalDescriptor) -> None:
     torch.manual_seed(1)
     copy = GlobalDescriptor(Backbone("resnet18.tv_in1k", pretrained=False), dim=16)
     assert fingerprint(copy) != fingerprint(model)
@@ -114,7 +116,7 @@ def test_the_fingerprint_is_of_weights_not_of_objects(model: GlobalDescriptor) -
     assert fingerprint(copy) == fingerprint(model)
 
 
-def test_an_unreadable_image_stops_and_what_was_made_is_kept(
+def test_an_unreadable_image_stops_and_earlier_features_are_kept(
     tmp_path: Path, photos: Path, model: GlobalDescriptor
 ) -> None:
     root = tmp_path / "photos"
@@ -132,7 +134,7 @@ def test_an_unreadable_image_stops_and_what_was_made_is_kept(
     assert made.store.missing().tolist() == [5]
 
 
-def test_refuses_damaged_files(tmp_path: Path) -> None:
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
     DescriptorStore.create(tmp_path / "s", 4, 2, {"a": 1})
     with pytest.raises(UserError, match=r"\(4, 2\), not \(5, 2\)"):
         DescriptorStore(tmp_path / "s", 5, 2)
@@ -160,7 +162,7 @@ class Corners:
         return {"features": "corners"}
 
 
-def test_local_features_of_the_images_that_are_wanted(tmp_path: Path, benchmark: Benchmark) -> None:
+def test_only_wanted_local_features_are_computed(tmp_path: Path, benchmark: Benchmark) -> None:
     made = LocalTarget(tmp_path, benchmark, Corners(), {})
     made.wanted = np.array([3, 40])
     extract(trainer(), benchmark, made, Images())

@@ -17,7 +17,7 @@ def keys(groups: list) -> list[list[int]]:
     return [[key for key, _ in group] for group in groups]
 
 
-def test_a_full_group_leaves_at_once_and_the_rest_at_the_end() -> None:
+def test_full_groups_are_released_at_once_and_the_rest_at_the_end() -> None:
     buckets = ShapeBuckets(pixels=2 * 6)
     left = [keys(list(buckets.add(key, image(2, 3 + key % 2)))) for key in range(5)]
     assert left == [[], [[1]], [[0, 2]], [[3]], []]
@@ -25,11 +25,11 @@ def test_a_full_group_leaves_at_once_and_the_rest_at_the_end() -> None:
     assert list(buckets.rest()) == []
 
 
-def test_an_image_above_the_limit_goes_alone() -> None:
+def test_an_image_above_the_limit_is_processed_alone() -> None:
     assert keys(list(ShapeBuckets(pixels=5).add(7, image(10, 10)))) == [[7]]
 
 
-def test_beyond_what_may_wait_the_fullest_group_goes() -> None:
+def test_above_the_waiting_limit_the_fullest_group_is_released() -> None:
     buckets = ShapeBuckets(pixels=1000, waiting=10)
     assert keys(list(buckets.add(0, image(2, 2)))) == []
     assert keys(list(buckets.add(1, image(1, 3)))) == []
@@ -42,7 +42,7 @@ def test_beyond_what_may_wait_the_fullest_group_goes() -> None:
     pixels=st.integers(1, 40),
     waiting=st.integers(1, 60),
 )
-def test_every_image_leaves_once_with_others_of_its_shape(shapes: list, pixels: int, waiting: int) -> None:
+def test_every_image_is_released_once_with_others_of_its_shape(shapes: list, pixels: int, waiting: int) -> None:
     buckets = ShapeBuckets(pixels, waiting)
     groups = [group for key, shape in enumerate(shapes) for group in buckets.add(key, image(*shape))]
     groups += buckets.rest()

@@ -126,9 +126,7 @@ def test_other_scales_or_details_share_nothing(tmp_path: Path, model: GlobalDesc
         assert extractor.count == 60
 
 
-def test_a_photo_is_another_image_where_it_is_cropped_otherwise(
-    tmp_path: Path, model: GlobalDescriptor, first: Benchmark
-) -> None:
+def test_a_photo_with_another_crop_is_another_image(tmp_path: Path, model: GlobalDescriptor, first: Benchmark) -> None:
     boxes = np.full((60, 4), np.nan)
     boxes[:5] = (4, 4, 50, 60)
     extractor = Counting(model)
@@ -166,7 +164,7 @@ def write_array(path: Path, shape: tuple[int, ...]) -> None:
         ("descriptors.npy", partial(write_array, shape=(60, 3))),
     ],
 )
-def test_a_damaged_folder_beside_is_passed_over(
+def test_a_damaged_neighbouring_folder_is_skipped(
     name: str, damage: Callable[[Path], object], tmp_path: Path, model: GlobalDescriptor, first: Benchmark
 ) -> None:
     extractor = Counting(model)

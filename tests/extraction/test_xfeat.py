@@ -55,7 +55,7 @@ def noise(*shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", ["native", "640"])
-def test_it_finds_and_describes_what_the_released_code_does(
+def test_keypoints_and_descriptors_equal_the_released_code(
     size: str, backend: str, parity: Path, shared_data: Path
 ) -> None:
     expected = np.load(parity / "heads" / "xfeat.npz")
@@ -75,7 +75,7 @@ def test_it_finds_and_describes_what_the_released_code_does(
     assert (np.diff(found.scores) <= 0).all()
 
 
-def test_its_maps_are_the_released_codes(weights: Path, parity: Path, shared_data: Path) -> None:
+def test_maps_equal_the_released_code(weights: Path, parity: Path, shared_data: Path) -> None:
     expected = np.load(parity / "heads" / "xfeat.npz")
     pixels = torch.from_numpy(np.array(Image.open(shared_data / PHOTO).convert("RGB"))).float()
     grey = pixels.mean(2)[None, None]
@@ -96,12 +96,12 @@ def test_torch_and_onnxruntime_give_the_same(shape: tuple[int, int], weights: Pa
     assert a.shape == b.shape == shape
 
 
-def test_the_graph_holds_no_weights(weights: Path) -> None:
+def test_the_graph_contains_no_weights(weights: Path) -> None:
     assert GRAPH.stat().st_size < weights.stat().st_size / 50
 
 
 @pytest.mark.parametrize(("mode", "kernel"), [("bicubic", bicubic_weights), ("bilinear", bilinear_weights)])
-def test_sampling_is_torchs_grid_sample(mode: str, kernel) -> None:
+def test_sampling_equals_torchs_grid_sample(mode: str, kernel) -> None:
     rng = np.random.default_rng(0)
     cells = rng.normal(size=(4, 6, 3)).astype(np.float32)
     height, width = 4 * CELL, 6 * CELL
@@ -113,13 +113,13 @@ def test_sampling_is_torchs_grid_sample(mode: str, kernel) -> None:
     np.testing.assert_allclose(sample(cells, points, kernel), expected, atol=2e-5)
 
 
-def test_probabilities_are_the_softmax_of_cells_put_back() -> None:
+def test_probabilities_equal_the_softmax_of_cells() -> None:
     logits = np.random.default_rng(0).normal(size=(65, 3, 4)).astype(np.float32)
     expected = F.pixel_shuffle(torch.from_numpy(logits).softmax(0)[None, :64], CELL)[0, 0]
     np.testing.assert_allclose(keypoint_probabilities(logits), expected, atol=1e-6)
 
 
-def test_points_are_the_strongest_about_them() -> None:
+def test_keypoints_are_local_maxima() -> None:
     probabilities = np.random.default_rng(0).random((24, 32)).astype(np.float32)
     probabilities[0, 0] = 2
     reach = WINDOW // 2
@@ -135,7 +135,7 @@ def test_points_are_the_strongest_about_them() -> None:
     assert strongest_points(probabilities, 0.9).tolist() == expected
 
 
-def test_keypoints_are_of_the_image_before_it_was_shrunk(weights: Path) -> None:
+def test_keypoints_refer_to_the_original_image(weights: Path) -> None:
     image = noise(200, 300)
     whole = XFeat(threshold=0.01).extract(np.asarray(Image.fromarray(image).reduce(2)))
     half = XFeat(threshold=0.01, side=150).extract(image)
@@ -143,7 +143,7 @@ def test_keypoints_are_of_the_image_before_it_was_shrunk(weights: Path) -> None:
     np.testing.assert_allclose(half.keypoints, 2 * whole.keypoints, atol=1e-3)
 
 
-def test_it_keeps_the_strongest(weights: Path) -> None:
+def test_the_strongest_features_are_kept(weights: Path) -> None:
     many, few = (XFeat(max_features=count, threshold=0.01).extract(noise(128, 128)) for count in (1000, 5))
     assert len(few) == 5 < len(many)
     np.testing.assert_array_equal(few.keypoints, many.keypoints[:5])
@@ -182,7 +182,7 @@ def test_settings_out_of_range_are_refused(settings: dict) -> None:
 
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
-def test_missing_weights_are_told_with_what_installs_them(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_are_reported_with_the_install_command(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(xfeat, "WEIGHTS", "package:dolglab_not_there/xfeat.pt")
     with pytest.raises(UserError, match=INSTALL):
         XFeat(backend=backend)

@@ -99,7 +99,7 @@ def test_two_processes_give_the_loss_and_gradients_of_one(name: str, tmp_path: P
 
 
 @pytest.mark.parametrize("head", HEADS.values())
-def test_one_process_is_the_plain_head(head: type[MarginHead]) -> None:
+def test_one_process_equals_the_plain_head(head: type[MarginHead]) -> None:
     layer = head(DIM, CLASSES)
     x, labels = torch.randn(BATCH, DIM, requires_grad=True), torch.arange(BATCH)
     plain = layer.loss(x, labels)
@@ -138,7 +138,7 @@ def test_shards_cover_every_class_once(classes: int, world: int) -> None:
     assert max(shard.end - shard.start for shard in shards) == shards[0].size
 
 
-def test_what_cannot_be_sharded_is_refused() -> None:
+def test_heads_that_cannot_be_sharded_are_refused() -> None:
     sizes = torch.ones(4, dtype=torch.int64)
     for head in (CurricularFace(8, 4), DynamicArcFace(8, 4, class_sizes=sizes)):
         with pytest.raises(UserError, match=type(head).__name__):
@@ -150,7 +150,7 @@ def test_what_cannot_be_sharded_is_refused() -> None:
         ClassParallel(ArcFace(8, 4)).split(0, 5)
 
 
-def test_a_part_and_its_padding() -> None:
+def test_a_shard_is_padded() -> None:
     parallel = ClassParallel(SubCenterArcFace(2, 5, centres=2))
     whole = parallel.head.weight.detach().clone()
     parallel.split(0, 2)

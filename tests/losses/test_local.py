@@ -18,7 +18,7 @@ def outputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     return *maps, torch.rand(B, 1, H, W) + 0.1, torch.tensor([0, 5, 5])
 
 
-def test_reconstruction_is_the_mean_over_everything() -> None:
+def test_reconstruction_is_the_mean_over_all_values() -> None:
     features, reconstruction, _, _ = outputs()
     f, r = features.double().numpy(), reconstruction.detach().double().numpy()
     total = 0.0
@@ -35,13 +35,13 @@ def gathered(features: torch.Tensor, scores: torch.Tensor) -> np.ndarray:
     return out
 
 
-def test_attention_gathers_unit_features_by_their_scores() -> None:
+def test_attention_averages_unit_features_by_score() -> None:
     _, reconstruction, scores, _ = outputs()
     found = attended_mean(reconstruction, scores).detach().numpy()
     np.testing.assert_allclose(found, gathered(reconstruction, scores), rtol=1e-5)
 
 
-def test_a_place_without_activation_counts_for_nothing() -> None:
+def test_a_position_without_activation_has_no_effect() -> None:
     dead = torch.zeros(1, C, 1, 1, requires_grad=True)
     gathered = attended_mean(dead.relu(), torch.ones(1, 1, 1, 1))
     gathered.sum().backward()
@@ -85,6 +85,6 @@ def test_the_losses_are_float32_under_autocast() -> None:
 
 
 @pytest.mark.parametrize("weights", [{"reconstruction": -1.0}, {"attention": -0.5}])
-def test_refuses_weights_below_zero(weights: dict[str, float]) -> None:
+def test_negative_weights_are_refused(weights: dict[str, float]) -> None:
     with pytest.raises(UserError, match=r"auxiliary\.reconstruction"):
         LocalLoss(C, N, **weights)

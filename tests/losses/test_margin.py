@@ -76,7 +76,7 @@ def test_softmax_is_the_scaled_cosine(parity: Path) -> None:
     check(filled(Softmax(512, 100), stored["weight"])(features, targets), 30 * stored["cosine"])
 
 
-def test_curricularface_is_the_released_head_over_two_calls(parity: Path) -> None:
+def test_curricularface_equals_the_released_head_over_two_calls(parity: Path) -> None:
     stored, features, targets = reference(parity)
     head = filled(CurricularFace(512, 100), stored["weight"])
     for call in (1, 2):
@@ -140,7 +140,7 @@ def test_arcface_is_cos_of_the_widened_angle() -> None:
     ],
 )
 @pytest.mark.parametrize("monotone", [False, True])
-def test_beyond_pi_minus_the_margin_the_stated_rule_holds(head: partial[MarginHead], monotone: bool) -> None:
+def test_beyond_pi_minus_the_margin_the_documented_rule_holds(head: partial[MarginHead], monotone: bool) -> None:
     layer = head(monotone=monotone)
     layer.weight.data = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     angles = torch.linspace(0.1, math.pi - 0.1, 100, dtype=torch.float64)
@@ -155,7 +155,7 @@ def test_beyond_pi_minus_the_margin_the_stated_rule_holds(head: partial[MarginHe
 
 @heads
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_finite_value_and_gradient_at_the_poles(head: type[MarginHead], sign: float) -> None:
+def test_values_and_gradients_are_finite_at_the_poles(head: type[MarginHead], sign: float) -> None:
     layer = of_ten_classes(head, 16)
     x = (sign * layer.weight.detach()[:1]).clone().requires_grad_()
     loss = torch.nn.functional.cross_entropy(layer(x, torch.tensor([0])), torch.tensor([0]))
@@ -169,7 +169,7 @@ def test_finite_value_and_gradient_at_the_poles(head: type[MarginHead], sign: fl
 
 @heads
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_same_logits_and_finite_gradients_under_autocast(head: type[MarginHead], dtype: torch.dtype) -> None:
+def test_logits_are_the_same_and_gradients_finite_under_autocast(head: type[MarginHead], dtype: torch.dtype) -> None:
     layer = of_ten_classes(head, 32).eval()
     x, labels = torch.randn(4, 32, requires_grad=True), torch.tensor([0, 3, 5, 9])
     with torch.autocast("cpu", dtype):
@@ -181,14 +181,14 @@ def test_same_logits_and_finite_gradients_under_autocast(head: type[MarginHead],
     assert torch.isfinite(x.grad).all()
 
 
-def test_a_zero_descriptor_is_finite() -> None:
+def test_a_zero_descriptor_gives_finite_logits() -> None:
     x = torch.zeros(1, 16, requires_grad=True)
     ArcFace(16, 4)(x, torch.tensor([0])).sum().backward()
     assert x.grad is not None
     assert torch.isfinite(x.grad).all()
 
 
-def test_weights_are_initialised_the_same_way_each_time() -> None:
+def test_weights_are_initialised_reproducibly() -> None:
     torch.manual_seed(3)
     first = ArcFace(64, 1000).weight
     torch.manual_seed(3)
@@ -213,7 +213,7 @@ def test_weights_are_initialised_the_same_way_each_time() -> None:
         (DynamicArcFace, {"dim": 8, "num_classes": 10, "power": 0}),
     ],
 )
-def test_refuses_what_makes_no_sense(head: type[MarginHead], options: dict[str, float]) -> None:
+def test_invalid_settings_are_refused(head: type[MarginHead], options: dict[str, float]) -> None:
     sizes = {"class_sizes": SIZES} if head is DynamicArcFace and options["num_classes"] == 10 else {}
     with pytest.raises(UserError):
         head(**{**sizes, **options})

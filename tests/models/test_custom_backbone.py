@@ -74,7 +74,7 @@ def checkpoint(path: Path, network: DOLG, config: dict) -> Path:
     return path
 
 
-def test_it_trains_is_stored_describes_and_is_shared(package: ModuleType, tmp_path: Path) -> None:
+def test_a_custom_backbone_is_trained_stored_used_and_exported(package: ModuleType, tmp_path: Path) -> None:
     backbone = package.TinyBackbone()
     assert isinstance(backbone, FeatureBackbone)
     network = DOLG(backbone, hidden=8, dim=4)
@@ -95,7 +95,7 @@ def test_it_trains_is_stored_describes_and_is_shared(package: ModuleType, tmp_pa
     np.testing.assert_allclose(dolglab.load(tmp_path / "a.ckpt")(image.numpy()), expected[0].numpy(), atol=1e-4)
 
 
-def test_one_that_is_not_registered_is_refused_before_it_trains(package: ModuleType) -> None:
+def test_an_unregistered_backbone_is_refused_before_training(package: ModuleType) -> None:
     network = DOLG(package.TinyBackbone(), hidden=8, dim=4)
     with pytest.raises(UserError, match=r"elsewhere\.OtherBackbone"):
         check_loadable(network, {**CONFIG, "backbone": {"_target_": "elsewhere.OtherBackbone"}})

@@ -34,7 +34,7 @@ def test_the_papers_sizes_are_the_defaults() -> None:
     assert model.local_maps(torch.randn(1, 3, 64, 64)).features.shape == (1, 128, 4, 4)
 
 
-def test_the_descriptor_is_that_of_the_global_branch_alone() -> None:
+def test_the_descriptor_equals_that_of_the_global_branch() -> None:
     model = delg().eval()
     plain = GlobalDescriptor(r18(), dim=8).eval()
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("local.")})
@@ -44,7 +44,7 @@ def test_the_descriptor_is_that_of_the_global_branch_alone() -> None:
 
 
 @pytest.mark.parametrize("relu", [True, False])
-def test_the_local_head_is_its_formula(relu: bool) -> None:
+def test_the_local_head_equals_its_formula(relu: bool) -> None:
     head = LocalHead(4, code=3, hidden=5, relu=relu).eval()
     mean, deviation = torch.randn(5, 1, 1), torch.rand(5, 1, 1) + 0.5
     head.attention[1].running_mean.copy_(mean.flatten())
@@ -64,7 +64,7 @@ def test_the_local_head_is_its_formula(relu: bool) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 17), (10, 400)])
-def test_local_maps_of_any_image_and_batch_one(size: tuple[int, int]) -> None:
+def test_local_maps_work_for_any_image_and_a_batch_of_one(size: tuple[int, int]) -> None:
     maps = delg().eval().local_maps(torch.randn(1, 3, *size))
     cells = tuple(-(-side // 16) for side in size)
     assert maps.features.shape == (1, 6, *cells)
@@ -80,7 +80,7 @@ def gradients(model: DELG, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_the_local_losses_do_not_reach_the_network_nor_the_global_one_the_local_head() -> None:
+def test_local_and_global_losses_have_separate_gradients() -> None:
     model, auxiliary = delg().train(), LocalLoss(256, 3)
     x, labels = torch.randn(2, 3, 96, 96), torch.tensor([0, 2])
     alone = gradients(model, model(x).square().sum())
@@ -112,6 +112,6 @@ def test_descriptors_scores_and_codes_are_float32_under_autocast(dtype: torch.dt
 
 
 @pytest.mark.parametrize("sizes", [{"code": 0}, {"hidden": -1}])
-def test_refuses_sizes_below_one(sizes: dict[str, int]) -> None:
+def test_sizes_below_one_are_refused(sizes: dict[str, int]) -> None:
     with pytest.raises(UserError, match=rf"model\.local\.{next(iter(sizes))} \b"):
         LocalHead(4, **sizes)

@@ -19,11 +19,11 @@ def r18() -> Backbone:
     return Backbone("resnet18.tv_in1k", pretrained=False)
 
 
-def test_works_without_a_config() -> None:
+def test_dolg_works_without_a_config() -> None:
     assert DOLG(r18()).eval()(torch.randn(2, 3, 64, 96)).shape == (2, 512)
 
 
-def test_descriptor_is_the_papers_formula() -> None:
+def test_the_descriptor_equals_the_papers_formula() -> None:
     model = DOLG(r18(), hidden=32, dim=16).eval()
     x = torch.randn(2, 3, 96, 64)
     features = model.backbone(x)
@@ -37,7 +37,7 @@ def test_descriptor_is_the_papers_formula() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 17), (10, 400)])
-def test_any_image_size_and_batch_one(size: tuple[int, int]) -> None:
+def test_any_image_size_and_a_batch_of_one_work(size: tuple[int, int]) -> None:
     out = DOLG(r18(), hidden=16, dim=8).eval()(torch.randn(1, 3, *size))
     assert out.shape == (1, 8)
     assert torch.isfinite(out).all()
@@ -63,7 +63,7 @@ def orthonormal(weight: torch.Tensor) -> bool:
 
 
 @pytest.mark.parametrize("local_weight", [0.0, 0.5, 1.0])
-def test_layers_begin_orthogonally(local_weight: float) -> None:
+def test_layers_are_initialised_orthogonally(local_weight: float) -> None:
     model = DOLG(r18(), hidden=32, dim=16, init="orthogonal", local_weight=local_weight)
     assert orthonormal(model.fc_global.weight)
     assert orthonormal(model.fc.weight[:, :32])
@@ -77,7 +77,7 @@ def test_layers_begin_orthogonally(local_weight: float) -> None:
     assert not gem.fc.bias.any()
 
 
-def test_without_a_word_for_the_local_half_it_begins_as_its_global_branch() -> None:
+def test_a_local_weight_of_zero_starts_as_the_global_branch() -> None:
     # As many channels as the map has, and a descriptor of them all: no angle between pooled features is lost.
     model = DOLG(r18(), hidden=512, dim=512, init="orthogonal", local_weight=0.0).eval()
     x = torch.randn(4, 3, 64, 96)
@@ -90,7 +90,7 @@ def test_without_a_word_for_the_local_half_it_begins_as_its_global_branch() -> N
     assert model.fc.weight.grad[:, 512:].abs().max() > 0
 
 
-def test_refuses_another_beginning() -> None:
+def test_an_unknown_initialisation_is_refused() -> None:
     with pytest.raises(UserError, match="default or orthogonal"):
         GlobalDescriptor(r18(), dim=8, init="zero")
     with pytest.raises(UserError, match="local_weight"):
@@ -98,7 +98,7 @@ def test_refuses_another_beginning() -> None:
 
 
 @pytest.mark.parametrize("make", [partial(DOLG, hidden=16), GlobalDescriptor])
-def test_batch_norm_makes_all_features_count_alike(make) -> None:
+def test_batch_norm_balances_the_features(make) -> None:
     model = make(r18(), dim=8, batch_norm=True).train()
     seen = []
     model.fc.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
@@ -110,7 +110,7 @@ def test_batch_norm_makes_all_features_count_alike(make) -> None:
     assert 0.5 < deviation.median() <= deviation.max() < 1.01
 
 
-def test_batch_norm_stands_before_a_layer() -> None:
+def test_batch_norm_precedes_a_layer() -> None:
     with pytest.raises(UserError, match=r"model\.batch_norm"):
         GlobalDescriptor(r18(), dim=None, batch_norm=True)
 
@@ -138,12 +138,12 @@ def test_descriptors_stay_float32_under_autocast(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("sizes", [{"dim": 0}, {"hidden": 0}])
-def test_refuses_sizes_below_one(sizes: dict[str, int]) -> None:
+def test_sizes_below_one_are_refused(sizes: dict[str, int]) -> None:
     with pytest.raises(UserError, match=rf"model\.{next(iter(sizes))}\b"):
         DOLG(r18(), **sizes)
 
 
-def test_local_maps_are_what_attention_weighs() -> None:
+def test_local_maps_are_unit_features_with_attention_scores() -> None:
     model = DOLG(r18(), hidden=16, dim=8).eval()
     x = torch.randn(2, 3, 96, 64)
     maps = model.local_maps(x)
@@ -171,7 +171,7 @@ def test_without_attention_the_norms_are_the_scores() -> None:
         torch.testing.assert_close(maps.features * maps.scores, expected)
 
 
-def test_a_place_without_activation_has_no_feature_and_no_score() -> None:
+def test_a_position_without_activation_has_no_feature_and_no_score() -> None:
     map_ = torch.zeros(1, 3, 1, 2)
     map_[0, :, 0, 1] = torch.tensor([3.0, 0.0, -4.0])
     maps = maps_by_norm(map_)

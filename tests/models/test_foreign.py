@@ -37,7 +37,7 @@ def photos(*sides: tuple[int, int]) -> list[Tensor]:
     return [torch.randint(0, 256, (*side, 3), dtype=torch.uint8) for side in sides]
 
 
-def test_pixels_go_in_as_it_is_said_and_descriptors_come_out() -> None:
+def test_input_is_normalised_as_specified() -> None:
     given = ForeignInput("x:y", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), licence="mit")
     network = foreign_network(grid, given)
     images = photos((40, 60), (33, 47), (40, 60))
@@ -55,7 +55,7 @@ def test_pixels_go_in_as_it_is_said_and_descriptors_come_out() -> None:
         assert said in str(network.protocol.note)
 
 
-def test_images_are_brought_to_a_size_where_one_is_given() -> None:
+def test_images_are_resized_if_a_size_is_given() -> None:
     seen = []
     network = foreign_network(lambda images: seen.append(images.shape[-2:]) or images.flatten(1), _sized((4, 6)))
     (image,) = photos((50, 70))
@@ -71,7 +71,7 @@ def _sized(size: tuple[int, int]) -> ForeignInput:
     return ForeignInput("x:y", size=size)
 
 
-def test_a_module_is_folded_and_its_tensors_count() -> None:
+def test_a_module_is_folded_and_its_tensors_are_in_the_fingerprint() -> None:
     net = Small().eval()
     assert net.norm.running_mean is not None
     net.norm.running_mean += 0.3
@@ -96,7 +96,7 @@ def test_a_module_is_folded_and_its_tensors_count() -> None:
         ForeignInput("x:y", arguments={"width": 2}),
     ],
 )
-def test_what_no_tensor_shows_is_part_of_the_fingerprint(other: ForeignInput) -> None:
+def test_input_settings_are_part_of_the_fingerprint(other: ForeignInput) -> None:
     assert fingerprint(foreign_network(grid, other)) != fingerprint(foreign_network(grid, ForeignInput("x:y")))
 
 
@@ -117,14 +117,14 @@ BAD: list[tuple[Callable[[Tensor], Any], str]] = [
 
 
 @pytest.mark.parametrize(("net", "message"), BAD)
-def test_what_is_no_network_of_descriptors_is_said_in_one_line(net: Callable[[Tensor], Tensor], message: str) -> None:
+def test_unsuitable_networks_give_one_line(net: Callable[[Tensor], Tensor], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         foreign_network(net, ForeignInput("x:y"))
     assert "\n" not in str(caught.value)
     assert "x:y" in str(caught.value)
 
 
-def test_another_length_at_another_size_is_found_while_images_are_described() -> None:
+def test_lengths_that_depend_on_the_image_size_are_reported() -> None:
     network = foreign_network(lambda images: images.mean((2, 3))[:, : 2 + (images.shape[2] > 100)], ForeignInput("x:y"))
     with pytest.raises(UserError, match="2 numbers for images of 50 x 60, and 3 for others"):
         Extractor(network)(photos((50, 60)))
@@ -133,11 +133,11 @@ def test_another_length_at_another_size_is_found_while_images_are_described() ->
 @pytest.mark.parametrize(
     "given", [{"mean": (1.0,)}, {"std": (1.0, 0.0, 1.0)}, {"size": (3,)}, {"size": (0, 4)}], ids=str
 )
-def test_inputs_that_make_no_sense_are_refused(given: dict) -> None:
+def test_invalid_inputs_are_refused(given: dict) -> None:
     with pytest.raises(UserError, match=rf"model\.{next(iter(given)) if 'size' in given else 'mean'}"):
         ForeignInput("x:y", **given)
 
 
-def test_there_are_no_local_features_in_a_descriptor() -> None:
+def test_a_descriptor_has_no_local_features() -> None:
     with pytest.raises(UserError, match="no local features"):
         NetworkLocalFeatures(foreign_network(grid, ForeignInput("x:y")))

@@ -60,7 +60,7 @@ def test_no_map_sized_temporary_is_made() -> None:
     assert largest < local.numel() * local.element_size() / 8
 
 
-def test_concat_and_hadamard() -> None:
+def test_concat_and_hadamard_equal_their_formulas() -> None:
     local, global_ = torch.randn(2, 8, 3, 4), torch.randn(2, 8)
     mean = local.mean((-2, -1))
     torch.testing.assert_close(concat_fusion(local, global_), torch.cat([global_, mean], 1))
@@ -68,7 +68,7 @@ def test_concat_and_hadamard() -> None:
 
 
 @pytest.mark.parametrize("fusion", [orthogonal_fusion, concat_fusion, hadamard_fusion])
-def test_float32_whatever_comes_in(fusion) -> None:
+def test_fusion_is_float32_for_any_input(fusion) -> None:
     fused = fusion(torch.randn(2, 8, 3, 4).bfloat16(), torch.randn(2, 8).bfloat16())
     assert fused.dtype == torch.float32
 

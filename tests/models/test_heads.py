@@ -112,7 +112,7 @@ def test_scale_gem_equals_the_authors_code(parity: Path) -> None:
     check(join_scales(descriptors, "max"), parity, "superglobal", "sgem_max_normalised")
 
 
-def test_netvlad_begins_as_its_authors_code_does(parity: Path) -> None:
+def test_netvlad_is_initialised_like_its_authors_code(parity: Path) -> None:
     centres = np.random.default_rng([7, 7, 24]).standard_normal((7, 24)).astype(np.float32)
     samples = np.random.default_rng([7, 500, 24]).standard_normal((500, 24)).astype(np.float32)
     samples /= np.linalg.norm(samples, axis=1, keepdims=True)
@@ -122,7 +122,7 @@ def test_netvlad_begins_as_its_authors_code_does(parity: Path) -> None:
     check(head.centroids, parity, "netvlad", "init_v1/centroids")
 
 
-def test_netvlad_with_a_bias_begins_by_distances() -> None:
+def test_netvlad_with_a_bias_is_initialised_by_distances() -> None:
     """Its logits are -alpha |x - c|^2, but for what all clusters share (the paper's equations 2 and 3)."""
     centres, samples = torch.randn(5, 6), nn.functional.normalize(torch.randn(40, 6))
     head = NetVLAD(6, clusters=5, bias=True)
@@ -135,7 +135,7 @@ def test_netvlad_with_a_bias_begins_by_distances() -> None:
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-3)
 
 
-def test_transport_gives_each_cell_out_and_takes_what_rows_ask() -> None:
+def test_transport_has_the_required_row_and_column_sums() -> None:
     """Long iterations meet both: a plain Sinkhorn in float64 of the same masses."""
     scores = torch.randn(1, 4, 9)
     found = transport(scores, iterations=200)[0]
@@ -148,17 +148,17 @@ def test_transport_gives_each_cell_out_and_takes_what_rows_ask() -> None:
     torch.testing.assert_close(found.sum(1), rows.float(), rtol=1e-4, atol=1e-4)
 
 
-def test_salad_takes_large_scores() -> None:
+def test_salad_accepts_large_scores() -> None:
     assert transport(torch.randn(1, 4, 9) * 1000).isfinite().all()
 
 
-def test_salad_takes_the_mean_where_there_is_no_token() -> None:
+def test_salad_uses_the_mean_without_a_token() -> None:
     head = SALAD(8, clusters=3, cluster_dim=4, token_dim=5).eval()
     x = torch.randn(2, 8, 4, 5)
     torch.testing.assert_close(head(x), head(x, x.mean((2, 3))))
 
 
-def test_mixvpr_scales_maps_of_other_sizes_where_it_is_told_to() -> None:
+def test_mixvpr_resizes_maps_on_request() -> None:
     head = MixVPR(6, map_size=[4, 5], resize=True, dim_channels=3, rows=2, depth=1)
     x = torch.randn(2, 6, 4, 5)
     larger = nn.functional.interpolate(x, scale_factor=3)
@@ -185,13 +185,13 @@ def test_mixvpr_scales_maps_of_other_sizes_where_it_is_told_to() -> None:
         (lambda: RegionalGeM(8)(torch.zeros(1, 8, 2, 9)), r"2 x 9"),
     ],
 )
-def test_refuses_what_makes_no_sense(build: Callable[[], object], said: str) -> None:
+def test_invalid_settings_are_refused(build: Callable[[], object], said: str) -> None:
     with pytest.raises(UserError, match=said):
         build()
 
 
 @pytest.mark.parametrize("build", [NetVLAD, partial(MixVPR, map_size=[9, 9]), BoQ, SALAD, RegionalGeM])
-def test_is_float32_with_finite_gradients_under_autocast(build: Callable[[int], nn.Module]) -> None:
+def test_heads_are_float32_with_finite_gradients_under_autocast(build: Callable[[int], nn.Module]) -> None:
     head = build(8)
     x = (torch.randn(2, 8, 9, 9) * 50).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
@@ -203,7 +203,7 @@ def test_is_float32_with_finite_gradients_under_autocast(build: Callable[[int], 
     assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters() if p.requires_grad)
 
 
-def test_regional_gem_has_finite_gradients_of_an_empty_map() -> None:
+def test_regional_gem_has_finite_gradients_for_an_empty_map() -> None:
     x = torch.zeros(1, 2, 5, 5, requires_grad=True)
     RegionalGeM(2)(x).sum().backward()
     assert x.grad is not None

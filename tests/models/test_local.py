@@ -26,14 +26,14 @@ def test_aspp_is_the_concatenation_of_its_branches(pointwise: bool) -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 3), (24, 32)])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_any_map_size_and_batch_one(size: tuple[int, int], batch: int) -> None:
+def test_any_map_size_and_a_batch_of_one_work(size: tuple[int, int], batch: int) -> None:
     branch = LocalBranch(5, 8).eval()
     out = branch(torch.randn(batch, 5, *size))
     assert out.shape == (batch, 8, *size)
     assert torch.isfinite(out).all()
 
 
-def test_local_feature_is_score_times_unit_feature() -> None:
+def test_local_features_are_scores_times_unit_features() -> None:
     branch = LocalBranch(5, 8).eval()
     x = torch.randn(2, 5, 4, 6)
     normalised, score = branch.attend(x)
@@ -45,14 +45,14 @@ def test_local_feature_is_score_times_unit_feature() -> None:
 
 
 @pytest.mark.parametrize("dilations", [(), (0,), (6, -1)])
-def test_refuses_dilations_that_make_no_sense(dilations: tuple[int, ...]) -> None:
+def test_invalid_dilations_are_refused(dilations: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match="dilations"):
         ASPP(4, 8, dilations)
 
 
 @pytest.mark.parametrize("size", [(14, 14), (1, 1), (3, 40), (7, 12), (32, 32), (13, 6)])
 @pytest.mark.parametrize("dilation", [1, 6, 12, 18])
-def test_leaving_out_what_only_sees_padding_is_exact(size: tuple[int, int], dilation: int) -> None:
+def test_skipping_taps_on_padding_is_exact(size: tuple[int, int], dilation: int) -> None:
     conv = DilatedConv(3, 4, dilation).double()
     plain = torch.nn.Conv2d(3, 4, 3, padding=dilation, dilation=dilation).double()
     plain.load_state_dict(conv.state_dict())
@@ -65,7 +65,7 @@ def test_leaving_out_what_only_sees_padding_is_exact(size: tuple[int, int], dila
         torch.testing.assert_close(ours, theirs)
 
 
-def test_context_and_attention_can_be_left_out() -> None:
+def test_context_and_attention_are_optional() -> None:
     x = torch.randn(2, 5, 4, 6)
     for aspp, attention in [(False, True), (True, False), (False, False)]:
         branch = LocalBranch(5, 8, aspp=aspp, attention=attention).eval()

@@ -23,7 +23,7 @@ def test_equals_the_formula(p: float, height: int, width: int, scale: float) -> 
     torch.testing.assert_close(gem(torch.from_numpy(x), p).double().numpy(), reference(x, p), rtol=2e-5, atol=1e-7)
 
 
-def test_one_is_average_pooling_and_large_tends_to_max_pooling() -> None:
+def test_p_of_one_is_average_pooling_and_large_p_approaches_max_pooling() -> None:
     x = torch.rand(2, 5, 7, 6) * 9 + 0.01
     torch.testing.assert_close(gem(x, 1.0), x.mean((-2, -1)))
     gaps = [(x.amax((-2, -1)) - gem(x, p)).max().item() for p in (3.0, 10.0, 100.0, 10000.0)]
@@ -47,7 +47,7 @@ def test_gradients_equal_those_of_the_formula() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_is_float32_and_finite_under_autocast(dtype: torch.dtype) -> None:
+def test_pooling_is_float32_and_finite_under_autocast(dtype: torch.dtype) -> None:
     x = torch.rand(2, 3, 8, 8) * 300
     with torch.autocast("cpu", dtype):
         pooled = GeM(3)(x)
@@ -68,7 +68,7 @@ def test_an_all_zero_map_has_a_finite_gradient() -> None:
 @pytest.mark.parametrize(
     ("options", "count", "learns"), [({}, 1, True), ({"learnable": False}, 1, False), ({"per_channel": True}, 7, True)]
 )
-def test_exponents(options: dict[str, bool], count: int, learns: bool) -> None:
+def test_learnable_exponents_have_the_right_shape(options: dict[str, bool], count: int, learns: bool) -> None:
     pooling = GeM(7, p=2.5, **options)
     assert pooling.p.shape == (count,)
     assert pooling.p.requires_grad is learns
@@ -84,12 +84,12 @@ def test_per_channel_exponents_act_on_their_own_channel() -> None:
 
 
 @pytest.mark.parametrize("options", [{"p": 0.0}, {"p": -3.0}, {"eps": 0.0}])
-def test_refuses_what_makes_no_sense(options: dict[str, float]) -> None:
+def test_invalid_settings_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(UserError, match="GeM"):
         GeM(3, **options)
 
 
-def test_average_and_maximum() -> None:
+def test_average_and_maximum_equal_their_formulas() -> None:
     x = torch.randn(2, 5, 7, 6)
     torch.testing.assert_close(AvgPool(5)(x), x.mean((-2, -1)))
     torch.testing.assert_close(MaxPool(5)(x), x.amax((-2, -1)))

@@ -28,7 +28,7 @@ SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_every_stage_equals_the_released_networks(kind: str, parity: Path) -> None:
+def test_every_stage_equals_the_released_network(kind: str, parity: Path) -> None:
     model = load_released(state_dict(parity, kind))
     assert not model.training
     expected = np.load(parity / "dolg" / f"{kind}.npz")
@@ -52,7 +52,7 @@ def test_every_stage_equals_the_released_networks(kind: str, parity: Path) -> No
 
 
 @torch.no_grad()
-def test_the_whole_pipeline_from_photograph_to_descriptor(parity: Path, shared_data: Path) -> None:
+def test_the_whole_pipeline_equals_the_released_code(parity: Path, shared_data: Path) -> None:
     root = shared_data / "rparis6k-mini"
     lists = load_ground_truth(root / "gnd_rparis6k-mini.pkl")
     boxes = dict(zip(lists.queries, lists.boxes, strict=True))
@@ -73,7 +73,7 @@ def test_the_whole_pipeline_from_photograph_to_descriptor(parity: Path, shared_d
         assert together @ expected[f"{name}/descriptor"] > 0.99999
 
 
-def test_the_head_comes_along(parity: Path) -> None:
+def test_the_head_is_read_too(parity: Path) -> None:
     stored = state_dict(parity, "r50_noaspp")
     released = read_released({f"module.{key}": value for key, value in stored.items()})
     assert torch.equal(released.centres, stored["desc_cls.weight"])
@@ -86,7 +86,7 @@ def without(stored: dict[str, Tensor], *keys: str) -> dict[str, Tensor]:
     return {key: value for key, value in stored.items() if key not in keys}
 
 
-def test_what_is_not_the_released_network_is_refused_with_its_keys(parity: Path) -> None:
+def test_other_networks_are_refused_with_their_keys(parity: Path) -> None:
     stored = state_dict(parity, "r50_aspp")
     half = dict(list(stored.items())[: len(stored) // 2])
     deep = {f"globalmodel.s3.b{block}.f.a.weight": torch.zeros(1) for block in range(1, 37)}
@@ -131,7 +131,7 @@ def test_files_are_read_and_code_in_them_is_not_run(parity: Path, tmp_path: Path
             load_released(name if name.startswith("hf:") else tmp_path / name)
 
 
-def test_the_hub_is_asked_for_its_file(monkeypatch: pytest.MonkeyPatch, parity: Path, tmp_path: Path) -> None:
+def test_a_file_is_requested_from_the_hub(monkeypatch: pytest.MonkeyPatch, parity: Path, tmp_path: Path) -> None:
     """A stand-in for the hub's own library, which would go to the network."""
     torch.save(state_dict(parity, "r50_noaspp"), tmp_path / "r50.pt")
     asked = []

@@ -102,9 +102,7 @@ def test_cirtorch_whitens_the_normalised_feature_or_leaves_it(tmp_path: Path) ->
 
 @pytest.mark.parametrize(("kind", "prefix"), [("cvnet", "encoder_q."), ("cvnet", ""), ("delg", "globalmodel.")])
 @torch.no_grad()
-def test_pycls_networks_take_their_own_colours_and_leave_what_stands_beside(
-    kind: str, prefix: str, tmp_path: Path
-) -> None:
+def test_pycls_networks_use_bgr_and_ignore_other_tensors(kind: str, prefix: str, tmp_path: Path) -> None:
     trunk, layer = resnet(50), linear(20, 2048)
     stored = pycls(trunk) | below("head.fc.", layer) | {"head.pool.p": torch.tensor([3.1])}
     beside = {"conv2ds.0.weight": torch.zeros(2), "localmodel.conv1.bias": torch.zeros(2)} if prefix else {}
@@ -116,7 +114,7 @@ def test_pycls_networks_take_their_own_colours_and_leave_what_stands_beside(
 
 
 @torch.no_grad()
-def test_superglobal_gives_what_its_public_code_gives(parity: Path, tmp_path: Path) -> None:
+def test_superglobal_equals_its_public_code(parity: Path, tmp_path: Path) -> None:
     stored = below("encoder_q.", head_state(parity, "superglobal/r50"))
     model = load_kind("superglobal", save(tmp_path / "a.pyth", stored))
     expected = np.load(parity / "heads" / "superglobal.npz")
@@ -131,7 +129,7 @@ def test_superglobal_gives_what_its_public_code_gives(parity: Path, tmp_path: Pa
     assert model.protocol.scale_pooling == "max"
 
 
-def test_what_is_another_network_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_other_networks_are_refused_in_one_line(tmp_path: Path) -> None:
     trunk = resnet(18)
     whole = below("backbone.", trunk.state_dict()) | below("aggregation.3.", linear(8, 512))
     whole["aggregation.1.p"] = torch.tensor([3.0])
@@ -153,7 +151,7 @@ def test_what_is_another_network_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_released_network_is_fetched_or_read_by_code(kind: str, tmp_path: Path) -> None:
+def test_released_networks_need_no_download_and_run_no_code(kind: str, tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(UserError, match="refused"):
         load_kind(kind, str(tmp_path / "a.pth"))

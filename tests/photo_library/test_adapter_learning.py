@@ -37,7 +37,7 @@ def test_the_scatter_within_landmarks_agrees_with_a_loop() -> None:
     np.testing.assert_allclose(within_scatter(rows, labels), expected, atol=1e-7)
 
 
-def test_discriminants_are_those_of_the_generalised_eigenproblem() -> None:
+def test_discriminants_solve_the_generalised_eigenproblem() -> None:
     """Up to signs, on which no cosine depends."""
     rows, labels = planted()
     found = discriminants(rows, labels, shrink=0.3)
@@ -58,7 +58,7 @@ def test_whitening_gives_every_direction_the_same_variance() -> None:
 
 
 @pytest.mark.parametrize("name", CANDIDATES)
-def test_longer_descriptors_are_learnt_along_fewer_directions(name: str, monkeypatch) -> None:
+def test_longer_descriptors_are_reduced_before_learning(name: str, monkeypatch) -> None:
     monkeypatch.setattr(adapter_learning, "MAX_DIM", 10)
     rows, labels = planted()
     learnt = adapter_learning.compressed(CANDIDATES[name])(rows, labels)
@@ -66,13 +66,13 @@ def test_longer_descriptors_are_learnt_along_fewer_directions(name: str, monkeyp
     np.testing.assert_allclose(np.linalg.norm(learnt(rows), axis=1), 1, atol=1e-5)
 
 
-def test_a_layer_is_the_same_each_time_and_draws_nothing_from_others() -> None:
+def test_training_a_layer_is_deterministic_and_leaves_the_global_generator_alone() -> None:
     rows, labels = planted()
     layer = CANDIDATES["linear layer, ArcFace margin 0.5"]
     np.testing.assert_array_equal(layer(rows, labels).weight, layer(rows, labels).weight)
 
 
-def test_average_precision_is_that_of_revisited_oxford() -> None:
+def test_average_precision_equals_that_of_revisited_oxford() -> None:
     rows, labels = planted()
     labels[0] = 99
     queries = np.array([5, 0, 17])
@@ -88,7 +88,7 @@ def test_average_precision_is_that_of_revisited_oxford() -> None:
     assert np.isnan(found[1])
 
 
-def test_splits_follow_from_seed_and_labels_alone() -> None:
+def test_splits_depend_only_on_seed_and_labels() -> None:
     labels = np.repeat(np.arange(9), [1, 2, 3, 4, 5, 10, 20, 20, 2])
     for split in (split_photos, split_landmarks, sample):
         np.testing.assert_array_equal(split(labels, 3), split(labels, 3))
@@ -110,7 +110,7 @@ def test_candidates_are_compared_on_a_part_of_many_photos(monkeypatch) -> None:
     assert set(counts.tolist()) == {0, 20}
 
 
-def test_the_gain_is_that_on_photos_not_learnt_from() -> None:
+def test_the_gain_is_measured_on_held_out_photos() -> None:
     rows, labels = planted(landmarks=12, photos=15)
     learnt = learn(rows, labels, candidates=QUICK)
     seen, unseen = learnt.seen.figures(), learnt.unseen.figures()
@@ -131,7 +131,7 @@ def test_random_labels_give_no_gain() -> None:
     assert learnt.seen.figures()["low"] <= 0
 
 
-def test_the_candidate_that_finds_most_is_chosen() -> None:
+def test_the_best_candidate_is_chosen() -> None:
     rows, labels = planted()
     upright, informed = CANDIDATES["whitening, shrinkage 0.5"], CANDIDATES["linear discriminants, shrinkage 0.3"]
     for candidates in ({"a": upright, "b": informed}, {"b": informed, "a": upright}):
@@ -139,13 +139,13 @@ def test_the_candidate_that_finds_most_is_chosen() -> None:
 
 
 @pytest.mark.parametrize("sizes", [[40], [20, 20], [20, 20, 4], [2] * 20])
-def test_labels_that_are_too_few_are_refused(sizes: list[int]) -> None:
+def test_too_few_labels_are_refused(sizes: list[int]) -> None:
     labels = np.repeat(np.arange(len(sizes)), sizes)
     with pytest.raises(UserError, match="landmarks"):
         learn(planted()[0][: len(labels)], labels)
 
 
-def test_photos_that_are_all_the_same_are_refused() -> None:
+def test_identical_photos_are_refused() -> None:
     rows, labels = planted()
     same = np.stack([rows[labels == label][0] for label in labels])
     with pytest.raises(UserError, match="one descriptor"):

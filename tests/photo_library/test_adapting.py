@@ -120,7 +120,7 @@ def test_column_folder_and_marks_give_one_adapter(library: Path, tmp_path: Path,
         assert state(tmp_path / name)[1] == now
 
 
-def test_only_one_way_of_labelling_is_given(library: Path) -> None:
+def test_exactly_one_source_of_labels_is_required(library: Path) -> None:
     for given in ({}, {"column": "landmark", "labelled": "/photos"}, {"labelled": "/photos", "marks": ["a.csv"]}):
         with pytest.raises(UserError, match="--column NAME, --folder FOLDER, --marks TABLE"):
             adapt(str(library), **given)
@@ -136,7 +136,7 @@ def test_only_one_way_of_labelling_is_given(library: Path) -> None:
         ({"marks": ["gone.csv"]}, "gone.csv"),
     ],
 )
-def test_labels_that_name_nothing_leave_the_library(library: Path, given: dict, message: str) -> None:
+def test_labels_without_photos_leave_the_library_unchanged(library: Path, given: dict, message: str) -> None:
     before = state(library)
     with pytest.raises(UserError, match=message):
         adapt(str(library), **given)
@@ -175,7 +175,7 @@ def test_an_adapter_without_a_gain_is_not_kept(tmp_path: Path) -> None:
     assert not (tmp_path / "library" / "adapter.safetensors").exists()
 
 
-def test_names_by_neighbours_and_copies_are_not_learnt_from(library: Path) -> None:
+def test_names_given_by_neighbours_and_copies_are_not_learnt_from(library: Path) -> None:
     rows = unit(12, 16, seed=5)
     with closing(Library(library)) as opened:
         copies = [
@@ -219,7 +219,7 @@ def test_adapters_of_other_descriptors_are_refused(library: Path) -> None:
     assert state(library) == before
 
 
-def test_an_adapted_library_is_of_a_format_that_earlier_versions_refuse(library: Path) -> None:
+def test_an_adapted_library_has_a_format_that_earlier_versions_refuse(library: Path) -> None:
     """They check the number of the format first."""
     with closing(Library(library)) as opened, opened.writing():
         assert opened.catalogue.about("format") == 3
@@ -265,7 +265,7 @@ def test_a_missing_or_different_adapter_is_refused(adapted: Path) -> None:
         SearchEngine(adapted)
 
 
-def test_what_a_killed_process_left_is_swept(library: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed(library: Path) -> None:
     before = sorted(library.rglob("*"))
     write_adapter(library / "adapter.safetensors", small())
     with closing(Library(library)) as opened, opened.writing():
@@ -273,7 +273,7 @@ def test_what_a_killed_process_left_is_swept(library: Path) -> None:
     assert sorted(path for path in library.rglob("*") if path.name != ".lock") == before
 
 
-def test_libraries_of_one_adapter_are_merged(adapted: Path, tmp_path: Path) -> None:
+def test_libraries_with_the_same_adapter_can_be_merged(adapted: Path, tmp_path: Path) -> None:
     merge([str(adapted)], str(tmp_path / "merged"))
     assert state(tmp_path / "merged") == state(adapted)
     merge([str(adapted)], str(tmp_path / "merged"))
@@ -284,7 +284,7 @@ def test_libraries_of_one_adapter_are_merged(adapted: Path, tmp_path: Path) -> N
         merge([str(adapted), str(tmp_path / "plain")], str(tmp_path / "both"))
 
 
-def test_descriptors_that_lie_elsewhere_are_not_adapted(tmp_path: Path) -> None:
+def test_descriptors_in_another_store_are_not_adapted(tmp_path: Path) -> None:
     """This is the default of a store."""
     with pytest.raises(UserError, match="--store"):
         stores.Store.resized(stores.SegmentStore(tmp_path, 8, stores.LIMITS), 4)
@@ -315,6 +315,6 @@ def test_photos_are_described_and_searched_through_the_adapter(
         load_extractor("efficientnet_lite0", adapter=Adapter(adapter.weight, adapter.bias, "another"))
 
 
-def test_the_card_of_somebody_elses_adapter_may_say_anything() -> None:
+def test_an_untrusted_adapter_card_may_contain_anything() -> None:
     for card in ({}, {"seen": 3}, {"seen": {"gain": "x"}, "kind": 1}, json.loads('{"seen": null}')):
         assert "card" in replace(small(), card=card).summary()

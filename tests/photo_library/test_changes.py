@@ -78,7 +78,7 @@ def test_a_new_status_of_the_same_bytes_is_checked_once(
     assert (outcome.added, outcome.unchanged, len(library)) == (0, 6, 6)
 
 
-def test_all_are_described_again_where_it_is_asked(library: Library, loaded: LoadedExtractor, folder: Path) -> None:
+def test_all_photos_are_described_again_on_request(library: Library, loaded: LoadedExtractor, folder: Path) -> None:
     again = changed(library, folder / "a", again=True)
     assert [Path(file.name).parent.name for file in again] == ["a"] * 3
     assert embed(library, describe_files(loaded, again)).added == 3
@@ -134,7 +134,7 @@ def test_a_library_of_an_earlier_version_whose_describing_was_interrupted_contin
     assert "6 photos described, 0 already there" in capsys.readouterr().out
 
 
-def test_a_file_that_the_library_has_by_another_path_is_there(
+def test_a_file_known_by_another_path_is_not_added_again(
     library: Library, loaded: LoadedExtractor, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """For example through a second mount or a link."""
@@ -157,9 +157,7 @@ def test_a_file_that_the_library_has_by_another_path_is_there(
     assert [file.name for file in changed(library, other, folder)] == [str(folder / "a" / "1.jpg")]
 
 
-def test_a_picture_too_small_to_be_described_is_named(
-    library: Library, loaded: LoadedExtractor, tmp_path: Path
-) -> None:
+def test_a_picture_too_small_to_describe_is_named(library: Library, loaded: LoadedExtractor, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     for size in ((1, 1), (12, 12), (900, 8), (16, 16), (5000, 8), (8, 2000)):

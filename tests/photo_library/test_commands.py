@@ -67,7 +67,7 @@ def test_a_folder_is_embedded_and_searched_with_its_catalogue(folder: Path, tmp_
         ("library", ["duplicates", "--library", "LIBRARY"], "no library in"),
     ],
 )
-def test_a_mistake_is_one_line(folder: Path, tmp_path: Path, module: str, arguments: list[str], said: str) -> None:
+def test_a_mistake_gives_one_line(folder: Path, tmp_path: Path, module: str, arguments: list[str], said: str) -> None:
     places = {"FOLDER": str(folder), "LIBRARY": str(tmp_path / "library"), "NOTHING": str(tmp_path / "nothing")}
     done = run(module, *(places.get(word, word) for word in arguments))
     assert done.returncode == 2

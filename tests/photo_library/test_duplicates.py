@@ -35,7 +35,7 @@ def by_pairs(descriptors: np.ndarray, least: float) -> set[frozenset[int]]:
 
 # Small blocks that split clusters, with repeated joins; then also within 9 cells.
 @pytest.mark.parametrize("blocks", [BlockSizes(), BlockSizes(7, 16, 3), BlockSizes(7, 6, 3, cells_from=90)])
-def test_clusters_are_those_of_all_pairs(tmp_path: Path, capsys, blocks: BlockSizes) -> None:
+def test_clusters_equal_those_of_all_pairs(tmp_path: Path, capsys, blocks: BlockSizes) -> None:
     descriptors = near_copies()
     photos = [Photo(f"/{row}", 1, 1, (row % 5 + 1, 10)) for row in range(90)]
     library = library_of(tmp_path / "library", photos, descriptors, segments=4)
@@ -55,7 +55,7 @@ def test_clusters_are_those_of_all_pairs(tmp_path: Path, capsys, blocks: BlockSi
         assert float(row["cosine"]) == pytest.approx(cosine, abs=6e-5)
 
 
-def test_cells_find_what_all_pairs_have_with_fewer_comparisons(tmp_path: Path) -> None:
+def test_cells_find_the_same_pairs_with_fewer_comparisons(tmp_path: Path) -> None:
     """Copies of 300 of 3,000 photos around 60 centres, with cosines of at least 0.9."""
     rng = np.random.default_rng(0)
     places = rng.normal(size=(60, 64))
@@ -72,7 +72,7 @@ def test_cells_find_what_all_pairs_have_with_fewer_comparisons(tmp_path: Path) -
     assert len(cells) >= 0.995 * len(exact) > 280
 
 
-def test_equal_descriptors_are_one_cluster_within_cells_too(tmp_path: Path) -> None:
+def test_equal_descriptors_are_one_cluster_with_cells_too(tmp_path: Path) -> None:
     rows = np.tile(np.eye(1, 8, dtype=np.float32), (500, 1))
     library = library_of(tmp_path / "library", [Photo(f"/{n}", 1, 1) for n in range(500)], rows)
     write_duplicates(library, tmp_path / "d.csv", 0.98, blocks=BlockSizes(cells_from=100))
@@ -97,7 +97,7 @@ def files(tmp_path: Path, *names: str) -> list[str]:
 SAME = np.repeat(unit(1, 8), 4, axis=0)
 
 
-def test_kept_is_most_pixels_then_the_largest_then_the_oldest_then_the_first(tmp_path: Path) -> None:
+def test_the_photo_to_keep_has_most_pixels_then_bytes_then_age_then_name(tmp_path: Path) -> None:
     a, b, c, d = files(tmp_path, "a", "b", "c", "d")
     best = [
         Photo(a, 9, 1, (9, 9), stored=(30, 40)),
@@ -112,7 +112,7 @@ def test_kept_is_most_pixels_then_the_largest_then_the_oldest_then_the_first(tmp
     )
 
 
-def test_without_the_pixels_of_all_files_those_described_count(tmp_path: Path) -> None:
+def test_described_sizes_are_used_if_a_file_size_is_unknown(tmp_path: Path) -> None:
     a, b = files(tmp_path, "a", "b")
     photos = [Photo(a, 1, 1, (9, 9), stored=(9, 9)), Photo(b, 2, 1, (9, 9))]
     assert kept(tmp_path, photos, SAME[:2]) == ([b], [a])
@@ -120,7 +120,7 @@ def test_without_the_pixels_of_all_files_those_described_count(tmp_path: Path) -
     assert [(row["width"], row["height"], row["bytes"]) for row in rows] == [("", "", "2"), ("9", "9", "1")]
 
 
-def test_a_photo_that_is_gone_is_not_the_one_to_keep(tmp_path: Path) -> None:
+def test_a_missing_photo_is_not_the_one_to_keep(tmp_path: Path) -> None:
     a, b = files(tmp_path, "a", "b")
     gone = str(tmp_path / "gone")
     photos = [Photo(gone, 99, 1, (99, 99), stored=(99, 99)), Photo(a, 1, 1, (1, 1)), Photo(b, 2, 1, (1, 1))]
@@ -149,7 +149,7 @@ def test_the_most_similar_clusters_come_first(tmp_path: Path) -> None:
     assert list(least.values()) == sorted(least.values(), reverse=True)
 
 
-def test_names_come_back_as_they_are_on_disk(tmp_path: Path) -> None:
+def test_names_keep_their_bytes_on_disk(tmp_path: Path) -> None:
     names = ['/a, "b"\n\udce9.jpg', "/🙂.jpg", "/other.jpg"]
     library = library_of(tmp_path / "library", [Photo(name, 1, 1, (1, 1)) for name in names], unit(3, 8)[[0, 0, 1]])
     write_duplicates(library, tmp_path / "d.csv", 1.0)

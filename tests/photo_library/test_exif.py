@@ -60,7 +60,7 @@ def table(root: Path, rows: str) -> str:
     return str(path)
 
 
-def test_date_place_and_pixels_come_with_the_photo(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_date_place_and_size_are_stored_with_the_photo(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = embed(root, max_side=24)
     assert "1 photo with a place" in capsys.readouterr().out
     found = photo(folder, "a.jpg")
@@ -125,7 +125,7 @@ def test_an_older_library_gets_them_without_describing_photos_again(root: Path, 
     library.close()
 
 
-def test_addresses_that_are_not_allowed_are_passed_over(root: Path, capsys) -> None:
+def test_addresses_that_are_not_allowed_are_skipped(root: Path, capsys) -> None:
     library = Library(embed(root, no_exif=True))
     library.add([Photo("s3://somebody/a.jpg", 1, 1, (1, 1))], unit(1, library.identity["dim"]))
     with library.change() as change:
@@ -177,7 +177,7 @@ DATES = [
         ("summer", []),
     ],
 )
-def test_periods(tmp_path: Path, value: str, found: list[int]) -> None:
+def test_periods_filter_by_date(tmp_path: Path, value: str, found: list[int]) -> None:
     photos = [Photo(f"/{n}", 1, 1, (1, 1), metadata={"taken": taken}) for n, taken in enumerate(DATES)]
     library = library_of(tmp_path / "library", photos, unit(len(DATES), 4))
     answers = library.search(unit(1, 4), 9, {"taken": value})[0]
@@ -207,7 +207,7 @@ def test_a_period_without_dates_is_refused(tmp_path: Path, value: str) -> None:
         ({"score": "0..99"}, [0]),
     ],
 )
-def test_ranges_of_numbers(tmp_path: Path, filters: dict[str, str], found: list[int]) -> None:
+def test_ranges_filter_by_number(tmp_path: Path, filters: dict[str, str], found: list[int]) -> None:
     rows = [
         ("43.0", "4.9", "9.5"),
         ("43.5", "5.1", "1914..1918"),

@@ -30,7 +30,7 @@ def test_the_query_moves() -> None:
     np.testing.assert_array_equal(rocchio(query, none, query[None] / 0.15), query)
 
 
-def test_marked_photos_are_found_wherever_their_descriptors_lie(tmp_path: Path) -> None:
+def test_marked_photos_are_found_after_changes_by_others(tmp_path: Path) -> None:
     rows = unit([1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1])
     reader = Library.open(tmp_path, IDENTITY)
     for number, row in enumerate(rows):

@@ -77,7 +77,7 @@ def use(folder: Path) -> None:
         remove(library, ["/photos/1.jpg"])
 
 
-def test_what_is_done_to_lies_is_done_to_a_true_one(made: Path) -> None:
+def test_an_untampered_catalogue_can_be_used(made: Path) -> None:
     use(made)
 
 
@@ -161,7 +161,7 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_catalogue_that_lies_is_refused_in_a_line(made: Path, lie: str) -> None:
+def test_a_tampered_catalogue_is_refused_in_one_line(made: Path, lie: str) -> None:
     execute(made, LIES[lie])
     with pytest.raises(UserError) as refused:
         use(made)
@@ -169,13 +169,13 @@ def test_a_catalogue_that_lies_is_refused_in_a_line(made: Path, lie: str) -> Non
 
 
 @pytest.mark.parametrize("data", [b"", b"SQLite format 3\0", b"text" * 1000])
-def test_what_is_no_catalogue_is_refused(made: Path, data: bytes) -> None:
+def test_files_that_are_not_catalogues_are_refused(made: Path, data: bytes) -> None:
     (made / FILE).write_bytes(data)
     with pytest.raises(UserError):
         use(made)
 
 
-def test_a_journal_that_is_no_librarys_is_refused_before_it_is_acted_on(made: Path, tmp_path: Path) -> None:
+def test_a_foreign_journal_is_refused_before_it_is_applied(made: Path, tmp_path: Path) -> None:
     journal = made / f"{FILE}-journal"
     # Neither of them is one that SQLite would take for one.
     journal.write_bytes(bytes(100))
@@ -189,7 +189,7 @@ def test_a_journal_that_is_no_librarys_is_refused_before_it_is_acted_on(made: Pa
         Library(made)
 
 
-def test_a_trigger_of_somebody_elses_does_not_run(made: Path) -> None:
+def test_a_foreign_trigger_does_not_run(made: Path) -> None:
     execute(made, "CREATE TRIGGER more AFTER DELETE ON photo BEGIN DELETE FROM photo; END")
     with pytest.raises(UserError, match="trigger more"):
         Library(made)
@@ -220,7 +220,7 @@ def fewer_codes(flat: Path, codes: Path, packed: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [swap, other_metric, fewer_codes])
-def test_an_index_that_lies_is_refused_in_a_line(tmp_path: Path, change: Callable[[Path, Path, Path], None]) -> None:
+def test_a_tampered_index_is_refused_in_one_line(tmp_path: Path, change: Callable[[Path, Path, Path], None]) -> None:
     folder, photos = tmp_path / "library", [Photo(f"/photos/{n}.jpg", 10, 20, (64, 64)) for n in range(700)]
     with closing(Library.open(folder, identity(DIM), limits=CODED)) as library:
         library.add(photos, unit(700, DIM))
@@ -237,7 +237,7 @@ def test_an_index_that_lies_is_refused_in_a_line(tmp_path: Path, change: Callabl
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30, 5.0])
-def test_descriptors_of_no_length_are_refused_in_a_line(made: Path, value: float) -> None:
+def test_descriptors_without_unit_length_are_refused_in_one_line(made: Path, value: float) -> None:
     for flat in made.glob("segments/*.flat"):
         data = bytearray(flat.read_bytes())
         data[-4:] = np.float32(value).tobytes()
@@ -251,7 +251,7 @@ def test_descriptors_of_no_length_are_refused_in_a_line(made: Path, value: float
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[]", '{"settings": 1}', '{"settings": {}, "kind": ["flat"]}', "\xff"])
-def test_what_lies_beside_an_index_may_say_anything(made: Path, text: str) -> None:
+def test_files_beside_an_index_may_contain_anything(made: Path, text: str) -> None:
     for beside in made.glob("segments/*.json"):
         beside.write_text(text, encoding="latin-1")
     with closing(Library(made)) as library, pytest.raises(UserError):
@@ -287,7 +287,7 @@ def named(folder: Path, names: list[str], loaded: LoadedExtractor) -> Path:
     return folder
 
 
-def test_a_library_names_photos_and_not_folders_pipes_or_servers(
+def test_folders_pipes_and_servers_named_by_a_library_are_not_read(
     folder: Path, tmp_path: Path, loaded: LoadedExtractor, capsys: pytest.CaptureFixture[str]
 ) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
@@ -315,13 +315,13 @@ def test_a_library_names_photos_and_not_folders_pipes_or_servers(
     assert printed.count("left out: ") == len(names) - 2
 
 
-def test_a_listing_of_a_library_asks_no_server_that_is_not_allowed(tmp_path: Path, loaded: LoadedExtractor) -> None:
+def test_listing_a_library_contacts_only_allowed_servers(tmp_path: Path, loaded: LoadedExtractor) -> None:
     library = named(tmp_path / "library", ["s3://somebody/a.jpg", "s3://somebody/b.jpg"], loaded)
     with pytest.raises(UserError, match="no photos in"):
         Listing([], library=library)
 
 
-def test_answers_at_addresses_are_opened_where_that_is_allowed(
+def test_answers_at_addresses_are_opened_only_if_allowed(
     folder: Path, tmp_path: Path, loaded: LoadedExtractor, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with fsspec.open("memory://elsewhere/a.jpg", "wb") as file:
@@ -338,7 +338,7 @@ def test_answers_at_addresses_are_opened_where_that_is_allowed(
     assert page.read_text().count("data:image/jpeg") == pictures + 1
 
 
-def test_a_network_of_the_hub_is_fetched_where_that_is_allowed() -> None:
+def test_a_network_on_the_hub_is_downloaded_only_if_allowed() -> None:
     somebody = identity(DIM) | {"source": "hf://somebody/model"}
     with pytest.raises(UserError, match="--allow hf://somebody"):
         model_source(somebody)
@@ -347,7 +347,7 @@ def test_a_network_of_the_hub_is_fetched_where_that_is_allowed() -> None:
     assert model_source(identity(DIM)) == "m"
 
 
-def test_a_milvus_that_only_a_library_names_is_not_asked(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_milvus_server_named_only_by_a_library_is_not_contacted(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(stores, "open_store", lambda folder, *rest: asked.append(folder))
     # Who names it in the command allows it, here or there.

@@ -54,7 +54,7 @@ def features(count: int, dim: int = 64) -> LocalFeatures:
 
 
 @pytest.mark.parametrize("count", [0, 1, 1000])
-def test_what_is_packed_is_nearly_what_is_unpacked(count: int) -> None:
+def test_packing_preserves_features_approximately(count: int) -> None:
     given = features(count)
     data = pack(given)
     found = unpack(data, 64)
@@ -79,7 +79,7 @@ def test_damaged_features_are_refused(change) -> None:
         unpack(change(pack(features(5))), 64)
 
 
-def test_they_come_and_go_with_their_photos(folder: Path, tmp_path: Path, capsys) -> None:
+def test_features_are_added_and_removed_with_their_photos(folder: Path, tmp_path: Path, capsys) -> None:
     library = embed(folder, tmp_path / "library", keep_local=True)
     before = kept(library)
     assert len(before) == 6
@@ -101,13 +101,13 @@ def test_they_come_and_go_with_their_photos(folder: Path, tmp_path: Path, capsys
     assert kept(again) == after
 
 
-def test_a_photo_that_cannot_be_read_any_more_has_none(folder: Path, tmp_path: Path) -> None:
+def test_an_unreadable_photo_loses_its_features(folder: Path, tmp_path: Path) -> None:
     name = next(iter(kept(embed(folder, tmp_path / "library", keep_local=True))))
     Path(name).write_text("text")
     assert name not in kept(embed(folder, tmp_path / "library"))
 
 
-def test_a_library_without_them_gets_them_as_photos_are_described(folder: Path, tmp_path: Path) -> None:
+def test_features_are_added_as_photos_are_described(folder: Path, tmp_path: Path) -> None:
     library = embed(folder, tmp_path / "library")
     assert kept(library) == {}
     save(folder / "new.jpg", 50)
@@ -115,7 +115,7 @@ def test_a_library_without_them_gets_them_as_photos_are_described(folder: Path, 
     assert len(kept(embed(folder, tmp_path / "library", again=True))) == 7
 
 
-def test_verifying_takes_them_and_opens_no_photo(folder: Path, tmp_path: Path) -> None:
+def test_verification_uses_kept_features_and_opens_no_photo(folder: Path, tmp_path: Path) -> None:
     whole = folder / "whole.jpg"
     save(whole, 50, cell=40)
     embed(folder, tmp_path / "plain")
@@ -132,7 +132,7 @@ def test_verifying_takes_them_and_opens_no_photo(folder: Path, tmp_path: Path) -
         assert None not in [answer.inliers for answer in answers]
 
 
-def test_features_of_another_kind_are_not_taken(folder: Path, tmp_path: Path) -> None:
+def test_features_of_another_kind_are_not_used(folder: Path, tmp_path: Path) -> None:
     library = embed(folder, tmp_path / "library", keep_local=True)
     config = library.catalogue.local()
     assert config is not None
@@ -148,7 +148,7 @@ def hide_xfeat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(xfeat, "WEIGHTS", "package:dolglab_not_there/xfeat.pt")
 
 
-def test_rootsift_verifies_where_xfeats_weights_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rootsift_verifies_without_xfeats_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hide_xfeat(monkeypatch)
     photos = []
     for seed in range(3):
@@ -170,7 +170,7 @@ def test_rootsift_verifies_where_xfeats_weights_are_missing(tmp_path: Path, monk
     assert kept_one == first
 
 
-def test_those_of_another_method_stay_until_its_own_are_asked_for(
+def test_features_of_another_method_stay_until_new_ones_are_requested(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     before = kept(embed(folder, tmp_path / "library", keep_local=True))
@@ -188,7 +188,7 @@ def test_those_of_another_method_stay_until_its_own_are_asked_for(
     assert (library.catalogue.local() or {})["features"] == "rootsift"
 
 
-def test_damaged_ones_are_told_with_the_library(folder: Path, tmp_path: Path) -> None:
+def test_damaged_features_are_reported_with_the_library(folder: Path, tmp_path: Path) -> None:
     library = embed(folder, tmp_path / "library", keep_local=True)
     (photo, _), *_ = next(library.catalogue.pages())
     with library.change() as change:
@@ -197,7 +197,7 @@ def test_damaged_ones_are_told_with_the_library(folder: Path, tmp_path: Path) ->
         library.kept_features([photo.id], library.catalogue.local() or {}, values_each())
 
 
-def test_libraries_that_are_merged_bring_theirs(folder: Path, tmp_path: Path) -> None:
+def test_merging_copies_kept_features(folder: Path, tmp_path: Path) -> None:
     parts = [embed(folder / name, tmp_path / name, keep_local=True) for name in ("a", "b c")]
     merge([str(part.folder) for part in parts], str(tmp_path / "both"))
     both = Library(tmp_path / "both")
@@ -205,7 +205,7 @@ def test_libraries_that_are_merged_bring_theirs(folder: Path, tmp_path: Path) ->
     assert both.catalogue.local() == parts[0].catalogue.local()
 
 
-def test_a_plan_counts_them(folder: Path, tmp_path: Path, capsys) -> None:
+def test_a_plan_counts_kept_features(folder: Path, tmp_path: Path, capsys) -> None:
     sizes = []
     for keep in (False, True):
         embed_places([str(folder)], str(tmp_path / "library"), **OPTIONS, plan=True, keep_local=keep)
@@ -214,7 +214,7 @@ def test_a_plan_counts_them(folder: Path, tmp_path: Path, capsys) -> None:
     assert sizes[1] - sizes[0] == pytest.approx(expected, abs=0.1)
 
 
-def test_a_node_of_a_cluster_makes_the_same_ones_or_says_that_it_cannot(loaded: LoadedExtractor, folder: Path) -> None:
+def test_a_cluster_node_computes_the_same_features_or_reports_why_not(loaded: LoadedExtractor, folder: Path) -> None:
     files = list(find_photos([str(folder)]))
     local = SpatialVerifier(64).config()
     answer = Worker(Settings(loaded.identity, "onnx", 1, False, "", local)).answer(files)

@@ -42,7 +42,7 @@ def by_loop(descriptors: np.ndarray, one: int, others: list[int], neighbours: in
     return name, float(descriptors[one] @ descriptors[nearest]), nearest
 
 
-def test_photos_without_a_name_get_that_of_their_neighbours(library: Library, tmp_path: Path, capsys) -> None:
+def test_unnamed_photos_get_the_name_of_their_neighbours(library: Library, tmp_path: Path, capsys) -> None:
     label(library, "place", tmp_path / "l.csv", neighbours=5, min_cosine=0.9)
     descriptors = scattered()
     rows = table(tmp_path / "l.csv")
@@ -57,7 +57,7 @@ def test_photos_without_a_name_get_that_of_their_neighbours(library: Library, tm
     assert library.catalogue.columns() == ["place", "year"]
 
 
-def test_how_far_names_can_be_trusted_is_measured_on_those_that_are_there(library: Library) -> None:
+def test_accuracy_is_measured_on_known_names(library: Library) -> None:
     descriptors, named = scattered(), NamedPhotos(library, "place", 3)
     right, scores = named.leave_one_out()
     alone = [by_loop(descriptors, one, [o for o in range(60) if o != one], 3) for one in range(60)]
@@ -67,7 +67,7 @@ def test_how_far_names_can_be_trusted_is_measured_on_those_that_are_there(librar
     np.testing.assert_allclose(np.sort(named.stranger_scores()), np.sort(as_if), atol=1e-5)
 
 
-def test_without_a_threshold_few_strangers_are_named(library: Library, tmp_path: Path, capsys) -> None:
+def test_the_default_threshold_names_few_other_photos(library: Library, tmp_path: Path, capsys) -> None:
     label(library, "place", tmp_path / "l.csv")
     said = capsys.readouterr().out
     least = float(said.split("--least ")[1].split(" on ")[0])
@@ -76,7 +76,7 @@ def test_without_a_threshold_few_strangers_are_named(library: Library, tmp_path:
     assert f"{100 * (strangers >= least).mean():.1f} % wrongly" in said
 
 
-def test_names_that_were_given_do_not_vote_and_are_given_anew(library: Library, tmp_path: Path) -> None:
+def test_names_given_by_neighbours_do_not_vote_and_are_replaced(library: Library, tmp_path: Path) -> None:
     label(library, "place", tmp_path / "first.csv", min_cosine=0.9, write=True)
     given = {row["photo"]: row["label"] for row in table(tmp_path / "first.csv") if row["label"] != "unknown"}
     kept = {photo.name: photo.metadata for page in library.catalogue.pages() for photo, _ in page}
@@ -89,12 +89,12 @@ def test_names_that_were_given_do_not_vote_and_are_given_anew(library: Library, 
     assert "place score" not in library.catalogue.columns()
 
 
-def test_of_equal_votes_the_nearest_decides() -> None:
+def test_the_nearest_photo_breaks_ties() -> None:
     votes = vote(np.array([[0.9, 0.9, 0.1]], np.float32), np.array([[7, 8, 9]]), np.array([[2, 1, 3]]))
     assert [values.tolist() for values in votes] == [[2], [pytest.approx(0.9)], [7]]
 
 
-def test_one_name_wants_a_threshold_and_no_name_is_refused(tmp_path: Path) -> None:
+def test_a_single_name_needs_a_threshold_and_no_name_is_refused(tmp_path: Path) -> None:
     photos = [Photo("/a", 1, 1, (1, 1), metadata={"place": "x"}), Photo("/b", 1, 1, (1, 1))]
     library = library_of(tmp_path / "library", photos, unit(2, 4))
     with pytest.raises(UserError, match=r"colour.*place"):

@@ -66,7 +66,7 @@ def test_answers_are_exact_cosines_best_first(library):
     assert answers[1].photo.metadata == {"year": "1900", "place": "x"}
 
 
-def test_only_what_passes_the_filters_is_found(library):
+def test_only_photos_that_pass_the_filters_are_found(library):
     query = unit([0, 0, 1, 0])
     assert sorted(names(library.search(query, 9, {"year": "1900"})[0])) == ["a", "b"]
     assert names(library.search(query, 9, {"year": "1900", "place": "x"})[0]) == ["b"]
@@ -79,7 +79,7 @@ def test_only_what_passes_the_filters_is_found(library):
         library.search(query, 9, {"colour": "red"})
 
 
-def test_added_changed_and_removed_without_building_anew(library):
+def test_photos_are_added_changed_and_removed_without_a_rebuild(library):
     query = unit([0, 0, 0, 1])
     library.add([photo("d"), photo("a")], unit([0, 0, 0, 1], [0, 0, 0.2, 1]))
     assert names(library.search(query, 2)[0]) == ["d", "a"]
@@ -94,7 +94,7 @@ def test_added_changed_and_removed_without_building_anew(library):
     assert [(bad.name, bad.reason) for bad in library.catalogue.bad()] == [("a", "zero bytes")]
 
 
-def test_readers_see_additions_and_removals_of_others(library):
+def test_readers_see_changes_by_other_processes(library):
     reader = Library(library.folder)
     query = unit([0, 0, 0, 1])
     assert len(reader) == 3
@@ -107,7 +107,7 @@ def test_readers_see_additions_and_removals_of_others(library):
     assert names(reader.search(query, 9)[0]) == ["d"]
 
 
-def test_a_segment_that_no_catalogue_knows_counts_for_nothing(library, monkeypatch):
+def test_a_segment_missing_in_the_catalogue_is_ignored(library, monkeypatch):
     """As after a kill between the two writes."""
 
     def killed(*_: object) -> None:
@@ -163,7 +163,7 @@ def test_another_model_another_format_or_no_library_is_refused(library, tmp_path
         Library(tmp_path)
 
 
-def test_one_process_writes(library):
+def test_only_one_process_writes(library):
     with library.writing():
         pid = os.fork()
         if not pid:
@@ -175,7 +175,7 @@ def test_one_process_writes(library):
         assert os.waitpid(pid, 0)[1] == 0
 
 
-def test_photos_are_found_by_themselves_and_only_what_changed_is_described(
+def test_photos_find_themselves_and_only_changed_ones_are_described(
     loaded: LoadedExtractor, folder: Path, tmp_path: Path
 ):
     (folder / "a" / "text.jpg").write_text("no image")
@@ -215,7 +215,7 @@ def test_photos_are_found_by_themselves_and_only_what_changed_is_described(
     assert len(library) == 6
 
 
-def test_places_that_are_not_there_or_hold_nothing_are_refused(tmp_path: Path):
+def test_missing_and_empty_places_are_refused(tmp_path: Path):
     with pytest.raises(UserError, match=re.escape(str(tmp_path / "gone"))):
         find_photos([str(tmp_path / "gone")])
     with pytest.raises(UserError, match=re.escape(str(tmp_path))):
@@ -264,7 +264,7 @@ def test_temporary_failures_are_retried_and_keep_the_older_descriptor(
     assert second.name in {photo.name for page in library.catalogue.pages() for photo, _ in page}
 
 
-def test_two_first_commands_at_once_make_one_library(tmp_path: Path):
+def test_concurrent_first_commands_make_one_library(tmp_path: Path):
     first = Library.open(tmp_path / "library", IDENTITY)
     about = {"identity": {**IDENTITY, "title": "second"}, "store": {"kind": "flat"}}
     assert not Catalogue.create(tmp_path / "library", about)
@@ -272,7 +272,7 @@ def test_two_first_commands_at_once_make_one_library(tmp_path: Path):
     assert len(Library(tmp_path / "library", IDENTITY)) == 1
 
 
-def test_a_damaged_segment_keeps_no_photo_from_being_added(library):
+def test_photos_can_be_added_despite_a_damaged_segment(library):
     (library.folder / "segments" / "00000001.flat").write_bytes(b"cut short")
     again = Library(library.folder, limits=SegmentLimits(tier=1.5))
     with again.writing():
@@ -281,7 +281,7 @@ def test_a_damaged_segment_keeps_no_photo_from_being_added(library):
     assert len(again) == 5
 
 
-def test_a_box_that_ends_before_it_begins_is_refused(folder: Path):
+def test_an_inverted_box_is_refused(folder: Path):
     with pytest.raises(UserError, match="5,5,4,9"):
         photo_pixels(str(folder / "a" / "0.jpg"), 64, (5, 5, 4, 9))
 
@@ -292,7 +292,7 @@ def test_a_box_outside_the_photo_is_refused(folder: Path, box):
         photo_pixels(str(folder / "a" / "0.jpg"), 64, box)
 
 
-def test_a_query_that_is_no_photo_is_refused(tmp_path: Path):
+def test_a_query_that_is_not_a_photo_is_refused(tmp_path: Path):
     path = tmp_path / "a.jpg"
     with pytest.raises(UserError, match=re.escape(str(path))):
         photo_pixels(str(path), 64)

@@ -28,7 +28,7 @@ def below(folder: Path, exclude: Sequence[str] = ()) -> set[str]:
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\0"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_a_list_names_files_and_folders_and_what_is_gone_is_left_out(
+def test_a_list_names_files_and_folders_and_missing_ones_are_left_out(
     folder: Path, tmp_path: Path, end: str, encoding: str
 ) -> None:
     listed = tmp_path / "list.txt"
@@ -42,7 +42,7 @@ def test_a_list_names_files_and_folders_and_what_is_gone_is_left_out(
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-be", "utf-16-le"])
-def test_a_mark_says_which_byte_comes_first(tmp_path: Path, encoding: str) -> None:
+def test_a_byte_order_mark_determines_the_encoding(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "list.txt").write_bytes("\ufeffa.jpg\r\né.jpg\r\n".encode(encoding))
     assert list(read_list(str(tmp_path / "list.txt"))) == ["a.jpg", "é.jpg"]
 
@@ -52,7 +52,7 @@ def test_a_name_that_is_not_utf8_is_the_one_on_disk(tmp_path: Path) -> None:
     assert list(map(os.fsencode, read_list(str(tmp_path / "list.txt")))) == [b"\xe9.jpg"]
 
 
-def test_names_with_newlines_are_told_apart_by_nul(folder: Path, tmp_path: Path) -> None:
+def test_names_with_newlines_are_separated_by_nul(folder: Path, tmp_path: Path) -> None:
     (odd,) = folder.glob("a/photo*")
     assert "\n" in odd.name
     (tmp_path / "list.txt").write_text(f"{odd}\0")
@@ -75,7 +75,7 @@ def test_names_with_newlines_are_told_apart_by_nul(folder: Path, tmp_path: Path)
     ],
 )
 @pytest.mark.parametrize("chunk", [4, 1 << 20])
-def test_a_list_that_cannot_be_told_apart_is_refused(tmp_path: Path, data: bytes, chunk: int) -> None:
+def test_an_ambiguous_list_is_refused(tmp_path: Path, data: bytes, chunk: int) -> None:
     """No other file is opened."""
     listed = tmp_path / "list.txt"
     listed.write_bytes(data)
@@ -87,7 +87,7 @@ def test_a_list_that_cannot_be_told_apart_is_refused(tmp_path: Path, data: bytes
 
 
 @pytest.mark.parametrize(("text", "said"), [(None, r"list\.txt"), ("", r"list\.txt"), ("s3x://a", r"s3x://a")])
-def test_a_list_of_nothing_is_a_mistake(tmp_path: Path, text: str | None, said: str) -> None:
+def test_an_empty_list_is_a_user_error(tmp_path: Path, text: str | None, said: str) -> None:
     listed = tmp_path / "list.txt"
     if text is not None:
         listed.write_text(text)
@@ -95,7 +95,7 @@ def test_a_list_of_nothing_is_a_mistake(tmp_path: Path, text: str | None, said: 
         names(listed=str(listed))
 
 
-def test_what_a_nas_and_waste_bins_keep_are_no_photos(tmp_path: Path) -> None:
+def test_files_of_a_nas_and_of_recycle_bins_are_not_photos(tmp_path: Path) -> None:
     for name in ("a/1.jpg", "a/@eaDir/1.jpg/SYNOFILE_THUMB_M.jpg", "#recycle/b/2.jpg", "lost+found/3.jpg"):
         save(tmp_path / name, 1)
     save(tmp_path / "$RECYCLE.BIN" / "4.jpg", 1)
@@ -105,7 +105,7 @@ def test_what_a_nas_and_waste_bins_keep_are_no_photos(tmp_path: Path) -> None:
     assert below(tmp_path / "#recycle") == {"b/2.jpg"}
 
 
-def test_what_is_excluded_is_left_out(tmp_path: Path) -> None:
+def test_excluded_files_are_left_out(tmp_path: Path) -> None:
     for name in ("2019/a.jpg", "2019/thumbs/a.jpg", "2020/a.png", "2020/a.jpg", "thumbs/b.jpg", "b.jpg"):
         save(tmp_path / name, 1)
     assert below(tmp_path, ["thumbs"]) == {"2019/a.jpg", "2020/a.png", "2020/a.jpg", "b.jpg"}
@@ -114,7 +114,7 @@ def test_what_is_excluded_is_left_out(tmp_path: Path) -> None:
     assert below(tmp_path, ["/thumbs/", "/b.jpg", "202?"]) == {"2019/a.jpg", "2019/thumbs/a.jpg"}
 
 
-def test_an_object_stores_folders_are_left_out_alike() -> None:
+def test_folders_of_an_object_store_are_excluded_too() -> None:
     import fsspec
 
     store = fsspec.filesystem("memory")
@@ -145,7 +145,7 @@ def test_links_out_of_a_folder_are_named_and_not_followed(tmp_path: Path) -> Non
         ]
 
 
-def test_a_file_that_several_paths_lead_to_is_there_once(tmp_path: Path) -> None:
+def test_a_file_with_several_paths_is_listed_once(tmp_path: Path) -> None:
     save(tmp_path / "b" / "photo.jpg", 1)
     (tmp_path / "b" / "alias.jpg").symlink_to("photo.jpg")
     (tmp_path / "link").symlink_to(tmp_path / "b")

@@ -53,7 +53,7 @@ def test_no_command_needs_torch(library: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_torch_comes_in_where_a_network_runs() -> None:
+def test_torch_is_imported_when_a_network_runs() -> None:
     """Errors and help are printed and images are scanned without it."""
     modules = ["library.ingest", "library.search_engine", "library.search_results", "server.app", "server.service"]
     modules += ["sharing.loading", "retrieval.ranking", "data.preparation.scan", "data.preparation.pack"]
@@ -67,7 +67,7 @@ def say(*arguments: str) -> str:
     return result.output
 
 
-def test_each_command_does_its_work(library: str, tmp_path: Path) -> None:
+def test_every_command_works(library: str, tmp_path: Path) -> None:
     out = str(tmp_path / "out.csv")
     assert "photos: 5" in say("info", "--library", library)
     found = say("duplicates", "--library", library, "--out", out, "--least", "0.99")

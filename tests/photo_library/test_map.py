@@ -61,7 +61,7 @@ def test_pca_agrees_with_a_decomposition(tmp_path: Path, capsys, block_bytes: in
     assert f"{100 * explained[0]:.1f} % and {100 * explained[1]:.1f} %" in capsys.readouterr().out
 
 
-def test_long_descriptors_are_iterated_to_the_same_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_subspace_iteration_finds_the_same_axes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(map_making, "WHOLE_DIM", 100)
     monkeypatch.setattr(map_making, "SUBSPACE", 8)
     descriptors = spread(300, 120)
@@ -72,7 +72,7 @@ def test_long_descriptors_are_iterated_to_the_same_axes(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("descriptors", [unit(1, 8), unit(1, 8).repeat(5, 0), np.ones((3, 1), np.float32)])
-def test_without_variance_all_are_in_the_middle(tmp_path: Path, descriptors: np.ndarray) -> None:
+def test_photos_without_variance_are_in_the_middle(tmp_path: Path, descriptors: np.ndarray) -> None:
     library = library_of(tmp_path / "library", photos(len(descriptors)), descriptors)
     make_map(library)
     assert made(library).coordinates.tolist() == [[0, 0]] * len(descriptors)
@@ -86,7 +86,7 @@ def test_descriptors_of_one_value_have_one_axis(tmp_path: Path) -> None:
     assert made(library).explained == (1, 0)
 
 
-def test_deleted_photos_do_not_count(tmp_path: Path) -> None:
+def test_deleted_photos_are_not_on_the_map(tmp_path: Path) -> None:
     descriptors = spread(60, 6)
     library = library_of(tmp_path / "library", photos(60), descriptors, segments=3)
     library.remove([photo.name for photo in photos(60)[10:35]])
@@ -124,7 +124,7 @@ def test_an_older_map_shows_unchanged_photos(tmp_path: Path) -> None:
     assert old.ids[old.shown(described)].tolist() == ids_of(library, names)
 
 
-def test_a_failed_map_leaves_the_one_before(tmp_path: Path) -> None:
+def test_a_failed_map_leaves_the_previous_one(tmp_path: Path) -> None:
     library = library_of(tmp_path / "library", photos(20), spread(20, 6))
     make_map(library)
     before = (library.folder / FILE).read_bytes()

@@ -63,7 +63,7 @@ def listed(folder: Path, shard: str) -> list[PhotoFile]:
         return files
 
 
-def test_a_file_more_leaves_the_others_in_their_shards(folder: Path) -> None:
+def test_an_additional_file_does_not_move_others_to_another_shard(folder: Path) -> None:
     def shards() -> dict[str, int]:
         files = find_photos([str(folder)])
         parts = {part: listed(folder, f"{part}/3") for part in (1, 2, 3)}
@@ -76,12 +76,12 @@ def test_a_file_more_leaves_the_others_in_their_shards(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "-1/2", "1/2/3"])
-def test_what_is_no_shard_is_refused(shard: str) -> None:
+def test_an_invalid_shard_is_refused(shard: str) -> None:
     with pytest.raises(UserError, match=f"--shard.* {shard}"):
         read_shard(shard)
 
 
-def test_of_a_photo_in_several_the_newest_is_taken_with_the_columns_of_all(tmp_path: Path, capsys) -> None:
+def test_the_newest_version_of_a_photo_is_copied_with_the_columns_of_all(tmp_path: Path, capsys) -> None:
     rows = unit(6, 4)
     old = library_of(tmp_path / "old", [Photo("/a", 1, 5, (1, 1), metadata={"year": "1", "by": "x"})], rows[:1])
     with old.change() as change:
@@ -101,7 +101,7 @@ def test_of_a_photo_in_several_the_newest_is_taken_with_the_columns_of_all(tmp_p
         assert len(merged) == 2
 
 
-def test_a_source_that_breaks_leaves_nothing_of_itself(tmp_path: Path) -> None:
+def test_a_failing_source_is_not_copied_in_part(tmp_path: Path) -> None:
     photos = [Photo(f"/{row}", 1, 1, (1, 1)) for row in range(6)]
     library_of(tmp_path / "good", photos[:2], unit(2, 4))
     library_of(tmp_path / "bad", photos[2:], unit(4, 4), segments=2)

@@ -57,18 +57,18 @@ def write(root: Path, rows: str, encoding: str = "utf-8") -> Path:
         ("X.JPG", "b/X.JPG"),
     ],
 )
-def test_names_match_as_people_write_them(root: Path, called: str, photo: str, form: str, encoding: str) -> None:
+def test_names_match_in_any_spelling(root: Path, called: str, photo: str, form: str, encoding: str) -> None:
     table = write(root, f"{unicodedata.normalize(form, called)},1901\r\n", encoding)
     assert joined(root, table) == ({photo: "1901"}, 0, [])
 
 
 @pytest.mark.parametrize("called", ["000.jpg", "b\\X.jpg"])
-def test_a_name_that_several_photos_have_is_refused(root: Path, called: str) -> None:
+def test_an_ambiguous_name_is_refused(root: Path, called: str) -> None:
     with pytest.raises(UserError, match="2 photos"):
         joined(root, write(root, f"{called},1901\n"))
 
 
-def test_rows_for_no_photo_are_named(root: Path) -> None:
+def test_rows_without_a_photo_are_listed(root: Path) -> None:
     table = write(root, "nobody.jpg,1901\nera/000.jpg,1902\n,1903\nopera/000.jpg,1904\n")
     assert joined(root, table) == ({"opera/000.jpg": "1904"}, 3, ["nobody.jpg", "era/000.jpg", ""])
     assert joined(root, table, 1)[1:] == (3, ["nobody.jpg"])
@@ -83,7 +83,7 @@ def test_two_rows_for_one_photo_are_refused(root: Path) -> None:
     assert joined(root, write(root, "again.jpg,1902\n")) == ({"opera/000.jpg": "1902"}, 0, [])
 
 
-def test_what_is_no_table_is_refused(root: Path) -> None:
+def test_files_that_are_not_tables_are_refused(root: Path) -> None:
     for data in (b"name,year\na,1\n", b"file,year\n\xe9.jpg,1\n", b"\xff\xfef\x00i", b""):
         (root.parent / "table.csv").write_bytes(data)
         with pytest.raises(UserError, match=r"table\.csv"):

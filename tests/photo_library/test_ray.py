@@ -117,7 +117,7 @@ def contents(folder: str) -> tuple[list[Photo], np.ndarray]:
         return [replace(photo, id=None) for photo, _ in entries], library.descriptors(keys)
 
 
-def test_a_cluster_makes_the_library_that_this_machine_makes(
+def test_a_cluster_makes_the_same_library_as_this_machine(
     cluster: tuple[str, int], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "a" / "broken.jpg").write_text("text")
@@ -163,7 +163,9 @@ def test_a_killed_command_continues(
     assert len(contents(library)[1]) == 6 * BATCH_PHOTOS
 
 
-def test_what_a_node_lacks_is_reported(cluster: tuple[str, int], loaded: LoadedExtractor, folder: Path) -> None:
+def test_missing_requirements_of_a_node_are_reported(
+    cluster: tuple[str, int], loaded: LoadedExtractor, folder: Path
+) -> None:
     files = find_photos([str(folder / "a" / "0.jpg")])
     elsewhere = replace(loaded, identity={**loaded.identity, "source": "/gone/model"})
     other = replace(loaded, identity={**loaded.identity, "model": "another"})
@@ -184,7 +186,7 @@ def test_what_a_node_lacks_is_reported(cluster: tuple[str, int], loaded: LoadedE
     assert described.descriptor is None
 
 
-def test_this_machines_cores_are_a_cluster_too(folder: Path, tmp_path: Path) -> None:
+def test_this_machines_cores_can_be_the_cluster(folder: Path, tmp_path: Path) -> None:
     words = ["src.embed", str(folder), "--library", str(tmp_path / "library"), "--model", MODEL, "--engine", "ray"]
     done = run_python(["-m", *words])
     assert done.returncode == 0, done.stderr
@@ -215,7 +217,7 @@ def unused_port() -> int:
 
 
 @pytest.mark.parametrize("options", [{"engine": "ray", "shard": "1/2"}, {"address": "auto"}])
-def test_options_that_do_not_go_together_are_refused(options: dict[str, str], folder: Path, tmp_path: Path) -> None:
+def test_conflicting_options_are_refused(options: dict[str, str], folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--engine ray"):
         embed_places([str(folder)], str(tmp_path / "library"), **options)
     assert not (tmp_path / "library").exists()

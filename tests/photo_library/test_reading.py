@@ -55,7 +55,7 @@ def colour_of(library: Path) -> str:
         return catalogue.identity()["colour"]
 
 
-def test_a_library_keeps_its_colours_until_it_is_described_again(photos: Path, tmp_path: Path) -> None:
+def test_a_library_keeps_its_colour_setting_until_described_again(photos: Path, tmp_path: Path) -> None:
     library, wide = tmp_path / "library", photos / "wide.jpg"
     embed_places([str(photos / "plain.jpg")], str(library), model=MODEL, max_side=96, colour="ignore")
     with closing(Catalogue(library)) as catalogue, catalogue.change() as change:
@@ -77,7 +77,7 @@ def test_a_library_keeps_its_colours_until_it_is_described_again(photos: Path, t
         assert (float(row["wide.jpg"] @ expected) > 0.999) == (row is after)
 
 
-def test_what_was_not_described_again_is_by_the_next_command(photos: Path, tmp_path: Path, capsys) -> None:
+def test_the_next_command_describes_the_remaining_photos_again(photos: Path, tmp_path: Path, capsys) -> None:
     library = tmp_path / "library"
     embed_places([str(photos)], str(library), model=MODEL, max_side=96, colour="ignore")
     with closing(Library(library)) as opened:

@@ -33,7 +33,7 @@ def left(library: Library) -> set[str]:
     return {name.rpartition("/")[2] for name in (photo.name for page in library.catalogue.pages() for photo, _ in page)}
 
 
-def test_photos_are_taken_out_by_any_path_to_them(library: Library, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_photos_are_removed_by_any_path_to_them(library: Library, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "photos")
     remove(library, [f"photos/{ODD}", "link/../photos/a.jpg", "s3://bucket/c.jpg"])
@@ -43,7 +43,7 @@ def test_photos_are_taken_out_by_any_path_to_them(library: Library, tmp_path: Pa
     assert (tmp_path / "photos" / ODD).exists()
 
 
-def test_one_stranger_and_nothing_is_taken_out(library: Library) -> None:
+def test_one_unknown_photo_prevents_any_removal(library: Library) -> None:
     with pytest.raises(UserError, match=r"nobody\\n\.jpg"):
         remove(library, [str(library.folder.parent / "photos" / "a.jpg"), "nobody\n.jpg"])
     with pytest.raises(UserError, match="--gone"):
@@ -51,7 +51,7 @@ def test_one_stranger_and_nothing_is_taken_out(library: Library) -> None:
     assert len(library) == 4
 
 
-def test_photos_are_taken_out_by_the_end_of_a_path_and_by_folder(library: Library, tmp_path: Path, capsys) -> None:
+def test_photos_are_removed_by_end_of_path_and_by_folder(library: Library, tmp_path: Path, capsys) -> None:
     more = [str(tmp_path / "more" / name) for name in ("b.jpg", "in/c.jpg", "in/d.jpg")]
     library.add([Photo(name, 1, 1, (1, 1)) for name in [*more, "s3://bucket/in/e.jpg"]], unit(4, 4, seed=1))
     with pytest.raises(UserError, match=r"2 photos.*b\.jpg"):
@@ -95,7 +95,7 @@ def test_photos_of_a_disk_that_is_not_mounted_are_kept(library: Library, tmp_pat
     assert left(library) == {"b.jpg", ODD, "moved 2.jpg", "c.jpg"}
 
 
-def test_gone_files_are_taken_out_unless_all_are_gone(library: Library, tmp_path: Path, capsys) -> None:
+def test_missing_files_are_removed_unless_all_are_missing(library: Library, tmp_path: Path, capsys) -> None:
     (tmp_path / "photos" / "broken\n.jpg").touch()
     (tmp_path / "photos" / ODD).unlink()
     remove(library, [], gone=True)
@@ -108,7 +108,7 @@ def test_gone_files_are_taken_out_unless_all_are_gone(library: Library, tmp_path
     assert left(library) == {"a.jpg", "b.jpg", "c.jpg", "broken\n.jpg"}
 
 
-def test_a_library_says_what_it_is(library: Library, capsys) -> None:
+def test_info_describes_a_library(library: Library, capsys) -> None:
     print_info(library)
     said = capsys.readouterr().out
     for part in ("photos: 4\n", "could not be read: 1 (--bad names them)", "model: M, 4 values", "columns: year"):

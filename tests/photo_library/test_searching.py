@@ -36,7 +36,7 @@ def library(loaded: LoadedExtractor, folder: Path, tmp_path: Path) -> str:
     return str(tmp_path / "library")
 
 
-def test_json_has_what_was_asked_for(library: str, folder: Path, capsys: Capture) -> None:
+def test_json_has_the_requested_fields(library: str, folder: Path, capsys: Capture) -> None:
     query = folder / "a" / "1.jpg"
     search_photos([str(query)], library, top=3, rerank="spatial", explain=True, as_json=True)
     (found,) = json.loads(capsys.readouterr().out)
@@ -48,7 +48,7 @@ def test_json_has_what_was_asked_for(library: str, folder: Path, capsys: Capture
     assert all(answer["inliers"] < first["inliers"] for answer in found["answers"][1:])
 
 
-def test_the_page_shows_each_answer_and_survives_odd_names_and_lost_photos(
+def test_the_page_shows_all_answers_despite_odd_names_and_missing_photos(
     library: str, folder: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     (odd,) = folder.glob("a/photo*")
@@ -67,15 +67,13 @@ def test_the_page_shows_each_answer_and_survives_odd_names_and_lost_photos(
     assert "3.jpg (gone)" in capsys.readouterr().out
 
 
-def test_a_query_that_nothing_passes_for_is_a_line(library: str, folder: Path, capsys: Capture) -> None:
+def test_a_query_without_answers_prints_one_line(library: str, folder: Path, capsys: Capture) -> None:
     query = str(folder / "a" / "0.jpg")
     search_photos([query], library, top=3, min_cosine=1.0, box="0,0,30,30")
     assert capsys.readouterr().out == f"{query}, part 0,0,30,30: no photo found with a cosine of at least 1\n"
 
 
-def test_a_query_that_cannot_be_searched_for_stops_no_other(
-    library: str, folder: Path, tmp_path: Path, capsys: Capture
-) -> None:
+def test_an_unreadable_query_does_not_stop_others(library: str, folder: Path, tmp_path: Path, capsys: Capture) -> None:
     queries = tmp_path / "queries"
     shutil.copytree(folder / "a", queries)
     (queries / "0.jpg").write_text("text")
@@ -91,7 +89,7 @@ def test_a_query_that_cannot_be_searched_for_stops_no_other(
     assert (tmp_path / "page.html").read_text().count(", part 0,0,40,40</h1>") == 2
 
 
-def test_nothing_to_search_for_is_a_mistake(library: str, folder: Path) -> None:
+def test_unreadable_queries_only_are_a_user_error(library: str, folder: Path) -> None:
     for path in folder.glob("a/*.jpg"):
         path.write_text("text")
     with pytest.raises(UserError, match="none of the 3"):
@@ -108,12 +106,14 @@ def test_nothing_to_search_for_is_a_mistake(library: str, folder: Path) -> None:
         ({"html": "/proc/page.html"}, r"/proc/page\.html"),
     ],
 )
-def test_mistakes_are_one_line(library: str, folder: Path, asked: dict, said: str) -> None:
+def test_mistakes_give_one_line(library: str, folder: Path, asked: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
         search_photos([str(folder / "a" / "0.jpg")], library, **asked)
 
 
-def test_verified_answers_come_by_inliers_and_lost_ones_stay(library: str, folder: Path, tmp_path: Path) -> None:
+def test_verified_answers_are_sorted_by_inliers_and_missing_photos_stay(
+    library: str, folder: Path, tmp_path: Path
+) -> None:
     """The query is half of a photo, the only one with matching local features."""
     whole = tmp_path / "more" / "whole.jpg"
     save(whole, 50, cell=40)
@@ -130,7 +130,7 @@ def test_verified_answers_come_by_inliers_and_lost_ones_stay(library: str, folde
     assert counted[: len(strong)] == sorted(strong, reverse=True)
 
 
-def test_terms_add_up_to_the_cosine_and_are_what_a_loop_says() -> None:
+def test_terms_sum_to_the_cosine_and_equal_a_loop() -> None:
     torch.manual_seed(0)
     tiny_dolg = DOLG(Backbone("resnet18", pretrained=False), hidden=32, dim=16).eval()
     a, b = (torch.rand(1, 3, 64, 48, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
@@ -150,7 +150,7 @@ def test_terms_add_up_to_the_cosine_and_are_what_a_loop_says() -> None:
     assert abs(terms.local) > 1e-6
 
 
-def test_the_folder_of_all_is_found() -> None:
+def test_the_common_folder_is_found() -> None:
     def folder_of(*names: str) -> str:
         return common_folder([Answer(Photo(name, 1, 1), 1.0) for name in names])
 
@@ -169,7 +169,7 @@ def test_several_scales_have_no_terms(loaded: LoadedExtractor, library: str, fol
     assert engine.explain(query, answers[0]).terms is None
 
 
-def test_the_network_may_be_used_by_others_between_the_photos(library: str, folder: Path) -> None:
+def test_the_network_is_free_between_the_photos(library: str, folder: Path) -> None:
     engine, turns = SearchEngine(library), []
 
     def take_turn(work: Callable[[], object]) -> object:

@@ -65,7 +65,7 @@ def library(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Library]
     library.close()
 
 
-def test_answers_are_those_of_a_loop_through_all_changes(library: Library) -> None:
+def test_answers_equal_a_loop_after_every_change(library: Library) -> None:
     plain = Plain()
     queries = unit(4, 99)
 
@@ -100,7 +100,7 @@ def test_answers_are_those_of_a_loop_through_all_changes(library: Library) -> No
     same()
 
 
-def test_an_addition_that_was_cut_short_counts_for_nothing(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_addition_has_no_effect(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -117,14 +117,14 @@ def test_an_addition_that_was_cut_short_counts_for_nothing(library: Library, mon
     assert library.forget_damaged() == 0
 
 
-def test_descriptors_come_back_as_they_were_given(library: Library) -> None:
+def test_descriptors_are_returned_unchanged(library: Library) -> None:
     given = unit(7, 3)
     library.add(photos(0, 7), given)
     rows = np.array([5, 0, 2])
     np.testing.assert_allclose(library.store.rows(1, rows), given[rows], atol=1e-7)
 
 
-def test_a_library_keeps_its_descriptors_where_they_are(library: Library, tmp_path: Path) -> None:
+def test_a_library_keeps_its_store(library: Library, tmp_path: Path) -> None:
     kept = library.catalogue.about("store")
     other = "milvus" if kept["kind"] != "milvus" else "flat"
     library.close()
@@ -143,7 +143,7 @@ def names(answers: list[Answer]) -> list[str]:
     return [answer.photo.name for answer in answers]
 
 
-def test_a_large_library_is_asked_by_codes_unless_all_shall_be_compared(tmp_path: Path) -> None:
+def test_a_large_library_is_searched_by_codes_unless_exact(tmp_path: Path) -> None:
     library, query = Library.open(tmp_path / "library", IDENTITY, limits=CODED), unit(1, 9)
     library.add(photos(0, 290), unit(290, 0))
     assert all(answer.exact for answer in library.search(query, 2)[0])
@@ -158,7 +158,7 @@ def test_a_large_library_is_asked_by_codes_unless_all_shall_be_compared(tmp_path
         assert {answer.exact for answer in answers} == {exact or count == 100}
 
 
-def test_what_codes_propose_is_chosen_among_all_segments(tmp_path: Path) -> None:
+def test_candidates_are_chosen_over_all_segments(tmp_path: Path) -> None:
     """The nearest photos are all in one segment."""
     library, query = Library.open(tmp_path / "library", IDENTITY, limits=CODED), unit(1, 9)
     rows = np.concatenate([unit(300, seed) for seed in range(5)])
@@ -171,7 +171,7 @@ def test_what_codes_propose_is_chosen_among_all_segments(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", REPLACED)
-def test_a_library_of_an_index_that_was_replaced_is_read_and_gets_codes(kind: str, tmp_path: Path) -> None:
+def test_a_library_with_a_former_index_is_read_and_gets_codes(kind: str, tmp_path: Path) -> None:
     library, query = Library.open(tmp_path / "library", IDENTITY, limits=CODED), unit(3, 9)
     library.add(photos(0, 400), unit(400, 0))
     wanted = [names(answers) for answers in library.search(query, 5, exact=True)]
@@ -199,7 +199,7 @@ def test_a_library_of_an_index_that_was_replaced_is_read_and_gets_codes(kind: st
         Library.open(tmp_path / "another", IDENTITY, kind)
 
 
-def test_codes_that_are_damaged_are_made_again_and_no_photo_is_described_again(tmp_path: Path) -> None:
+def test_damaged_codes_are_rebuilt_without_describing_photos(tmp_path: Path) -> None:
     library, query = Library.open(tmp_path / "library", IDENTITY, limits=CODED), unit(1, 9)
     library.add(photos(0, 400), unit(400, 0))
     wanted = names(library.search(query, 2)[0])
@@ -245,7 +245,7 @@ def test_many_small_additions_become_few_segments(tmp_path: Path) -> None:
     assert [a.photo.name for a in library.search(query, 40)[0]] == found
 
 
-def test_threads_that_search_meet_no_half_done_change(tmp_path: Path) -> None:
+def test_threads_never_see_a_partial_change(tmp_path: Path) -> None:
     """Answers are complete while another connection adds, removes and merges."""
     writer = Library.open(tmp_path / "library", IDENTITY)
     with writer.writing():

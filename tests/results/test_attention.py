@@ -17,7 +17,7 @@ def saturation(pixels):
     return pixels.max(-1) - pixels.min(-1)
 
 
-def test_heat_lies_where_the_scores_are():
+def test_heat_is_drawn_where_the_scores_are():
     photo = np.full((120, 160, 3), 128, np.uint8)
     scores = np.zeros((6, 8), np.float32)
     scores[0:2, 6:8] = 3.0
@@ -38,7 +38,7 @@ def test_the_photo_stays_legible_under_the_heat():
     assert light - dark > 60
 
 
-def test_scores_without_any_height_leave_the_photo_in_grey():
+def test_zero_scores_leave_the_photo_in_grey():
     photo = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     image = opened(attention_overlay(photo, np.zeros((4, 4), np.float32)))
     grey = np.asarray(Image.fromarray(photo).convert("L")).astype(int)
@@ -46,12 +46,12 @@ def test_scores_without_any_height_leave_the_photo_in_grey():
 
 
 @pytest.mark.parametrize("scores", [np.array([[5.0]]), np.ones((1, 9)), np.eye(30) * 1e30])
-def test_any_grid_and_any_scale(scores):
+def test_any_grid_and_scale_are_drawn(scores):
     photo = np.full((50, 70, 3), 200, np.uint8)
     assert saturation(opened(attention_overlay(photo, scores))).max() > 40
 
 
-def test_a_single_peak_is_seen():
+def test_a_single_peak_is_visible():
     scores = np.zeros((20, 20))
     scores[10, 10] = 0.01
     image = opened(attention_overlay(np.full((200, 200, 3), 128, np.uint8), scores))
@@ -59,12 +59,12 @@ def test_a_single_peak_is_seen():
     assert saturation(image)[:80].max() < 8
 
 
-def test_a_large_photo_is_made_smaller_with_its_sides():
+def test_a_large_photo_is_shrunk_with_its_aspect_ratio():
     image = opened(attention_overlay(np.zeros((1500, 3000, 3), np.uint8), np.ones((3, 6))))
     assert image.shape == (MAX_SIDE // 2, MAX_SIDE, 3)
 
 
 @pytest.mark.parametrize("scores", [np.empty((0, 4)), np.array([[1.0, np.nan]]), np.array([[np.inf]])])
-def test_scores_that_are_no_numbers_are_refused(scores):
+def test_scores_that_are_not_finite_are_refused(scores):
     with pytest.raises(ValueError, match="finite"):
         attention_overlay(np.zeros((8, 8, 3), np.uint8), scores)

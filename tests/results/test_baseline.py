@@ -32,5 +32,5 @@ def ranking_of(make_ranking, ap):
         ([0.5], [0.6], "+10.00 points (no interval, 1 queries)"),
     ],
 )
-def test_the_gain_is_told_with_its_interval(make_ranking, before, after, said):
+def test_the_gain_is_printed_with_its_interval(make_ranking, before, after, said):
     assert said in gain_line("it", ranking_of(make_ranking, before), ranking_of(make_ranking, after))

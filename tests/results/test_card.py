@@ -33,7 +33,7 @@ def test_a_card_survives_writing_and_reading(tmp_path, make_ranking):
     assert [file.name for file in path.parent.iterdir()] == ["card.json"]
 
 
-def test_a_card_holds_the_figures_of_the_difficulties_that_mean_something(make_ranking):
+def test_a_card_has_figures_of_its_own_difficulties(make_ranking):
     bad = (BadImage("folder/a.jpg", "truncated"),)
     (benchmark,) = card_of(make_ranking(difficulties=("medium",), bad=bad))["benchmarks"]
     assert benchmark == {
@@ -65,7 +65,7 @@ def full(ranking):
     )
 
 
-def test_a_card_holds_notes_stages_costs_and_curves(tmp_path, make_ranking):
+def test_a_card_has_notes_stages_costs_and_curves(tmp_path, make_ranking):
     card = card_of(full(make_ranking(difficulties=("easy", "medium"))))
     (benchmark,) = read_card(write_card(card, tmp_path / "card.json"))["benchmarks"]
     assert benchmark["notes"] == ["oracle shortlist", "queries not cropped"]
@@ -75,12 +75,12 @@ def test_a_card_holds_notes_stages_costs_and_curves(tmp_path, make_ranking):
     assert benchmark["precision_recall"]["easy"] == [None] * 101
 
 
-def test_curves_of_difficulties_that_mean_nothing_are_left_out(make_ranking):
+def test_curves_of_other_difficulties_are_left_out(make_ranking):
     (benchmark,) = card_of(full(make_ranking(difficulties=("medium",))))["benchmarks"]
     assert list(benchmark["precision_recall"]) == ["medium"]
 
 
-def test_a_card_in_short_keeps_what_tables_show_and_the_intervals(make_ranking):
+def test_a_short_card_keeps_the_tables_figures_and_intervals(make_ranking):
     ranking = full(make_ranking(difficulties=("medium",), crop="none"))
     ranking.evaluation["medium"]["ap"] = np.array([0.2, 0.8])
     card = card_of(ranking)
@@ -92,7 +92,7 @@ def test_a_card_in_short_keeps_what_tables_show_and_the_intervals(make_ranking):
     assert not {"ap", "precision_recall", "bad_images"} & set(short)
 
 
-def test_a_card_of_before_has_its_intervals_by_its_queries():
+def test_intervals_of_an_older_card_are_computed_from_its_queries():
     ap = {"easy": [0.1, 0.5, None, 0.9], "medium": [0.5, None, None, None]}
     found = map_intervals({"ap": ap})
     assert found == {"easy": list(interval([0.1, 0.5, 0.9])), "medium": None}
@@ -108,7 +108,7 @@ def test_a_known_release_of_the_photographs_is_kept(make_ranking):
     assert dataset_lines([card])[0].endswith(", photographs: v1, faces blurred")
 
 
-def test_what_is_not_finite_is_null(tmp_path, make_ranking):
+def test_values_that_are_not_finite_are_null(tmp_path, make_ranking):
     card = card_of(make_ranking(maps=(float("nan"), 0.5, 0.5)), config={"clip": float("inf")})
     text = write_card(card, tmp_path / "card.json").read_text()
     assert "NaN" not in text
@@ -117,7 +117,7 @@ def test_what_is_not_finite_is_null(tmp_path, make_ranking):
     assert card["benchmarks"][0]["map"]["easy"] is None
 
 
-def test_a_card_says_what_made_it(tmp_path, make_ranking):
+def test_a_card_names_its_commit_and_versions(tmp_path, make_ranking):
     checkpoint = tmp_path / "model.ckpt"
     checkpoint.write_bytes(b"weights")
     card = card_of(make_ranking(), checkpoint=checkpoint)
@@ -180,7 +180,7 @@ def spoil(card, **changes):
         (lambda card: spoil(card, benchmarks=[{**card["benchmarks"][0], "costs": [1]}]), r"benchmarks\.costs"),
     ],
 )
-def test_what_is_not_a_card_is_refused_in_one_line(tmp_path, make_ranking, text, reason):
+def test_files_that_are_not_cards_are_refused_in_one_line(tmp_path, make_ranking, text, reason):
     path = tmp_path / "card.json"
     path.write_text(text(card_of(make_ranking())))
     with pytest.raises(UserError, match=reason) as caught:
@@ -220,7 +220,7 @@ def test_caveats(make_ranking, crop, boxes, protocol, skipped, expected):
 
 
 @pytest.mark.process
-def test_commit_names_the_head_and_says_when_files_changed(tmp_path):
+def test_commit_names_the_head_and_marks_changed_files(tmp_path):
     def git(*arguments):
         identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
         subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)

@@ -89,7 +89,7 @@ def test_a_line_goes_through_its_values():
     assert drawn[1][0] - drawn[0][0] == pytest.approx(drawn[2][0] - drawn[1][0], abs=0.2)
 
 
-def test_values_show_on_hover_and_stand_in_the_table():
+def test_values_are_shown_on_hover_and_in_the_table():
     drawing = lines_of(("train", "<b>"), values=(1.25, 4.0, 2.0))
     said = words(drawing)
     for text in ("step 0", "train 1.25", "<b> 4", "step 2"):
@@ -100,7 +100,7 @@ def test_values_show_on_hover_and_stand_in_the_table():
     assert "step 0" not in words(drawing, NARROW)
 
 
-def test_the_strips_that_show_values_cover_the_chart_once():
+def test_hover_strips_cover_the_chart_once():
     root = ElementTree.fromstring(lines_of(steps=(0.0, 1.0, 5.0)).draw(WIDE))
     strips = [part for part in root.iter(f"{SVG}rect") if part.get("class") == "hit"]
     edges = [(float(part.get("x")), float(part.get("x")) + float(part.get("width"))) for part in strips]
@@ -109,7 +109,7 @@ def test_the_strips_that_show_values_cover_the_chart_once():
         assert end == pytest.approx(start, abs=0.2)
 
 
-def test_what_shows_on_hover_stays_inside_the_chart():
+def test_tooltips_stay_inside_the_chart():
     drawing = lines_of(("a method with a long name, longer than others " * 2,), steps=range(50), values=range(50))
     boxes = [
         part for part in ElementTree.fromstring(drawing.draw(WIDE)).iter(f"{SVG}rect") if part.get("class") == "box"
@@ -119,7 +119,7 @@ def test_what_shows_on_hover_stays_inside_the_chart():
     assert all(float(part.get("x")) + float(part.get("width")) <= WIDE for part in boxes)
 
 
-def test_a_line_without_a_value_at_a_place_has_none_there():
+def test_a_missing_value_is_not_shown_on_hover():
     lines = {"a": Series([0, 1], [3.0, 4.0]), "b": Series([1, 2], [5.0, 6.0])}
     drawing = LineChart(lines, Axis("epoch", whole=True), Axis())
     assert drawing.values().rows == (("0", "3", ""), ("1", "4", "5"), ("2", "", "6"))
@@ -139,7 +139,7 @@ def test_a_long_curve_is_thinned_by_means():
     assert {value for _, value in drawing.values().rows} <= {"0.5", "0.4976", "0.5024"}
 
 
-def test_as_many_lines_as_a_chart_may_have_differ_by_colour_or_dash_and_are_named():
+def test_all_lines_of_a_chart_differ_by_colour_or_dash_and_are_named():
     names = [f"method {number}" for number in range(MAX_LINES)]
     drawing = lines_of(names)
     strokes = re.findall(r'<path class="line ([^"]*)"', drawing.draw(WIDE))
@@ -156,7 +156,7 @@ def test_axes_have_round_ticks():
     assert scale.place(10) == pytest.approx(45)
 
 
-def test_costs_are_drawn_where_two_cards_have_them(make_card_of, curved):
+def test_costs_are_drawn_if_two_cards_have_them(make_card_of, curved):
     cards = [
         make_card_of("A", curved(costs={"image_seconds": 0.02, "image_bytes": 2048})),
         make_card_of("B", curved(costs={"image_seconds": 0.2})),
@@ -168,7 +168,7 @@ def test_costs_are_drawn_where_two_cards_have_them(make_card_of, curved):
     assert chart.drawing.values().rows == (("A", "0.02", "75"), ("B", "0.2", "75"))
 
 
-def test_names_of_near_points_do_not_lie_on_each_other():
+def test_names_of_near_points_do_not_overlap():
     names = [f"method {letter}" for letter in "abcdef"]
     points = [(name, 0.02 * 1.04**place, 60 + 0.4 * place) for place, name in enumerate(names)]
     drawing = PointChart((*points, ("far", 2.0, 20.0)), Axis("seconds", log=True), Axis("mAP, %"))
@@ -181,13 +181,13 @@ def test_names_of_near_points_do_not_lie_on_each_other():
     assert set(names) <= set(words(drawing))
 
 
-def test_points_in_one_place_are_drawn():
+def test_coincident_points_are_drawn():
     drawing = PointChart((("a", 5.0, 50.0), ("b", 5.0, 50.0)), Axis("bytes", log=True), Axis("mAP, %"))
     assert {"a", "b", "bytes", "mAP, %"} <= set(words(drawing))
     assert "far" in words(PointChart((("far", 1e9, 0.0),), Axis("bytes", log=True), Axis("mAP, %")))
 
 
-def test_intervals_are_where_their_values_are():
+def test_intervals_are_drawn_at_their_values():
     drawing = IntervalChart((("A", 50.0, (40.0, 70.0)), ("B", 30.0, None)), Axis("mAP, %"))
     root = ElementTree.fromstring(drawing.draw(WIDE))
     ticks = {float(part.text): float(part.get("x")) for part in root.iter(f"{SVG}text") if part.text in ("40", "70")}
@@ -200,7 +200,7 @@ def test_intervals_are_where_their_values_are():
     assert {"50.00 (40.0 to 70.0)", "30.00"} <= set(words(drawing, NARROW))
 
 
-def test_several_cards_have_their_figures_with_intervals_the_best_first(make_card_of, make_ranking):
+def test_figures_of_several_cards_are_sorted_with_intervals(make_card_of, make_ranking):
     cards = []
     for method, ap in (("A", [0.1, 0.3]), ("B", [0.5, 0.9])):
         ranking = make_ranking()
@@ -212,7 +212,7 @@ def test_several_cards_have_their_figures_with_intervals_the_best_first(make_car
     assert list(interval_charts(cards[:1])) == []
 
 
-def test_of_hundreds_of_cards_the_best_are_drawn_and_it_is_said(make_card_of, curved):
+def test_only_the_best_of_hundreds_of_cards_are_drawn_with_a_note(make_card_of, curved):
     costs = {"image_bytes": 10}
     cards = [make_card_of(f"m{place}", curved(maps=(0.5, place / 300, 0.1), costs=costs)) for place in range(200)]
     for section in chart_sections(cards):
@@ -223,7 +223,7 @@ def test_of_hundreds_of_cards_the_best_are_drawn_and_it_is_said(make_card_of, cu
     assert intervals.drawing.values().rows[0][0] == "m199"
 
 
-def test_charts_as_files_are_dark_on_white_and_have_colours_of_their_own(tmp_path, make_card_of, curved):
+def test_chart_files_are_dark_on_white_with_fixed_colours(tmp_path, make_card_of, curved):
     cards = [make_card_of(name, curved(costs={"image_bytes": 10}, crop="none")) for name in "AB"]
     paths = write_charts(tmp_path / "figures", chart_sections(cards))
     assert sorted(path.name for path in paths) == [
@@ -245,10 +245,10 @@ def test_charts_as_files_are_dark_on_white_and_have_colours_of_their_own(tmp_pat
         assert file_stem(" ".join(heading)) == f"{path.stem}_queries_not_cropped"
 
 
-def test_a_chart_is_the_same_each_time():
+def test_charts_are_reproducible():
     assert lines_of().draw(WIDE) == lines_of().draw(WIDE)
     assert as_file(lines_of(), "t") == as_file(lines_of(), "t")
 
 
-def test_names_of_files():
+def test_titles_become_file_names():
     assert file_stem("A/b: c (d), 5 %") == "a_b_c_d_5"

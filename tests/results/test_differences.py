@@ -50,7 +50,7 @@ def test_all_are_compared_with_the_best(measured, table_of):
     }
 
 
-def test_against_a_row_of_ones_choice(measured, table_of):
+def test_rows_are_compared_with_a_chosen_one(measured, table_of):
     cards = [measured("A", 0.1, 0.2, name="run/a"), measured("B", 0.5, 0.4, name="run/b")]
     for against in ("A", "run/a"):
         table = table_of(cards, against)
@@ -66,7 +66,7 @@ def test_against_must_name_one_row(measured, table_of, against, reason):
         table_of(cards, against)
 
 
-def test_other_contents_and_other_queries_are_no_pair(measured, table_of):
+def test_different_contents_or_queries_are_not_paired(measured, table_of):
     assert not table_of([measured("A", 0.1, 0.2), measured("B", 0.5, 0.4, digest="1" * 16)]).columns
     assert not table_of([measured("A", 0.1, 0.2), measured("B", 0.5, 0.4, 0.3)]).columns
     table = table_of([measured("A", 0.1, 0.2), measured("B", 0.5, 0.4, 0.3), measured("C", 0.3, 0.4, 0.2)])

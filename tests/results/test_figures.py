@@ -25,7 +25,7 @@ def border(image, row, column, thumb):
     return [image.getpixel((x + a, y + b)) for a, b in ((inner, half), (outer, half), (half, inner), (half, outer))]
 
 
-def test_borders_say_what_an_image_is(make_ranking):
+def test_borders_show_the_kind_of_an_image(make_ranking):
     ranking = make_ranking()
     ranking.evaluation["medium"]["ap"] = np.array([0.2, 0.9])
     image = opened(ranked_grid(ranking, thumb=60))
@@ -54,7 +54,7 @@ def test_an_image_that_cannot_be_read_is_a_grey_cell_with_a_cross(make_ranking):
 
 
 @pytest.mark.parametrize(("crop", "drawn"), [("pil", True), ("none", False)])
-def test_the_crop_box_is_drawn_where_the_query_was_cropped(make_ranking, crop, drawn):
+def test_the_crop_box_is_drawn_on_the_query(make_ranking, crop, drawn):
     # 60 x 40 pixels in a cell of 120: twice the size, 20 pixels below the upper edge.
     image = opened(ranked_grid(make_ranking(crop=crop), thumb=120))
     x, y = (edge + BORDER for edge in Layout(120).corner(0, 0))
@@ -62,7 +62,7 @@ def test_the_crop_box_is_drawn_where_the_query_was_cropped(make_ranking, crop, d
         assert near(image.getpixel((x + place[0], y + place[1])), BLUE, 60) is drawn, place
 
 
-def test_a_large_photo_is_scaled_with_its_sides(make_ranking):
+def test_a_large_photo_is_scaled_with_its_aspect_ratio(make_ranking):
     photo = Image.new("RGB", (1600, 800), "red")
     ImageDraw.Draw(photo).rectangle((800, 0, 1600, 800), "lime")
     file = io.BytesIO()
@@ -74,14 +74,14 @@ def test_a_large_photo_is_scaled_with_its_sides(make_ranking):
     assert near(image.getpixel((x + 50, y + 10)), (237, 237, 237))
 
 
-def test_rows_are_spread_over_the_queries_and_leave_out_those_without_ap():
+def test_rows_are_spread_over_the_queries_with_ap():
     ap = np.array([0.5, np.nan, 0.9, 0.1, 0.7, 0.3])
     assert chosen_queries(ap, 3) == [2, 0, 3]
     assert chosen_queries(ap, 9) == [2, 4, 0, 5, 3]
     assert chosen_queries(np.array([np.nan, np.nan]), 3) == [0]
 
 
-def test_noise_still_fits_the_page(make_ranking):
+def test_pictures_of_noise_fit_the_size_limit(make_ranking):
     random = np.random.default_rng(0)
     file = io.BytesIO()
     Image.fromarray(random.integers(0, 256, (200, 200, 3), dtype=np.uint8)).save(file, "PNG")
@@ -89,7 +89,7 @@ def test_noise_still_fits_the_page(make_ranking):
     assert len(ranked_grid(ranking, queries=2, thumb=224)) <= MAX_BYTES
 
 
-def test_re_ranking_gets_a_row_before_and_one_after(make_ranking):
+def test_re_ranked_queries_have_a_row_before_and_after(make_ranking):
     ranking = make_ranking()
     ranking = replace(ranking, before=np.array([[6, 1, 3, 0, 4], [4, 6, 5, 7, 1]]))
     image = opened(ranked_grid(ranking, thumb=60))
@@ -102,13 +102,13 @@ def test_re_ranking_gets_a_row_before_and_one_after(make_ranking):
     assert image.size == layout.corner(2, 5)
 
 
-def test_rows_of_one_query_stand_closer_than_those_of_two():
+def test_rows_of_one_query_are_closer_than_those_of_two():
     layout = Layout(60, per_query=2)
     tops = [layout.corner(row, 0)[1] for row in range(4)]
     assert tops[1] - tops[0] == tops[3] - tops[2] < tops[2] - tops[1]
 
 
-def test_an_answer_that_moved_says_from_where(make_ranking):
+def test_a_moved_answer_shows_its_previous_rank(make_ranking):
     ranking = make_ranking()
     stayed = opened(ranked_grid(replace(ranking, before=ranking.top), thumb=60))
     before = np.array([[2, 0, 1, 3, 4], [4, 6, 5, 7, 1]])
@@ -123,12 +123,12 @@ def test_an_answer_that_moved_says_from_where(make_ranking):
         assert (dark[1] > 1.5 * dark[0]) is differs, column
 
 
-def test_a_before_that_ends_early_is_shown_as_far_as_it_goes(make_ranking):
+def test_a_shorter_previous_ranking_is_shown(make_ranking):
     ranking = replace(make_ranking(), before=np.array([[6, -1, -1], [4, 6, -1]]))
     assert opened(ranked_grid(ranking, thumb=60)).size == Layout(60, per_query=2).corner(2, 5)
 
 
-def test_notes_head_the_picture(make_ranking):
+def test_notes_are_above_the_picture(make_ranking):
     plain, noted = (opened(ranked_grid(make_ranking(), thumb=60, notes=notes)) for notes in ((), ["oracle " * 200]))
     assert noted.size == (plain.width, plain.height + NOTE_HEIGHT)
     head = np.asarray(noted.convert("L"))[:NOTE_HEIGHT]

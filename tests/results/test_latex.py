@@ -21,14 +21,14 @@ def latex(make_card_of, make_ranking):
     return to_latex([summarize(cards), published_summary()])
 
 
-def test_what_latex_takes_for_itself_is_escape_latex():
+def test_special_characters_of_latex_are_escaped():
     assert escape_latex("50% & #1_{x}~^\\ $") == (
         r"50\% \& \#1\_\{x\}\textasciitilde{}\textasciicircum{}\textbackslash{} \$"
     )
     assert escape_latex("a–b − <i>|\n[*]") == r"a--b $-$ \textless{}i\textgreater{}\textbar{} {[}{*}{]}"  # noqa: RUF001
 
 
-def test_every_row_has_the_columns_that_were_declared(latex):
+def test_every_row_has_the_declared_columns(latex):
     tables = re.findall(r"\\begin{tabular}{(l r*|lr*)}(.*?)\\end{tabular}", latex, re.DOTALL)
     assert len(tables) == 4
     for columns, body in tables:
@@ -50,7 +50,7 @@ def test_figures_intervals_and_notes(latex):
 
 
 @pytest.mark.process
-def test_it_compiles(latex, tmp_path):
+def test_the_document_compiles(latex, tmp_path):
     if shutil.which("pdflatex") is None or not _has_booktabs():
         pytest.skip("pdflatex with booktabs is not installed")
     document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + latex + "\\end{document}\n"

@@ -43,7 +43,7 @@ def values(row, part):
     return {difficulty: figure.value for difficulty, figure in getattr(row, part).items()}
 
 
-def test_a_row_has_what_is_claimed_what_others_measured_and_what_was_measured_here(make_run):
+def test_a_row_has_claimed_remeasured_and_own_figures(make_run):
     sources = [
         published("GeM", {"medium": 80.0, "hard": 60.0}),
         published("GeM", {"hard": 55.0}, "remeasured", "issue [R]"),
@@ -62,7 +62,7 @@ def test_a_row_has_what_is_claimed_what_others_measured_and_what_was_measured_he
     assert "third party" in notes[1]
 
 
-def test_two_sources_that_claim_different_figures_have_a_row_each(make_run):
+def test_sources_with_different_claims_have_separate_rows(make_run):
     sources = [published("DOLG", {"medium": 81.5}), published("DOLG", {"medium": 83.22}, source="README")]
     boards = make_boards([], sources)
     assert [values(row, "claimed")["medium"] for row in boards[0].rows] == [83.22, 81.5]
@@ -71,7 +71,7 @@ def test_two_sources_that_claim_different_figures_have_a_row_each(make_run):
     assert sum(bool(row.claimed) for board in everything for row in board.rows) == claimed
 
 
-def test_a_table_has_the_columns_that_anyone_gave_and_says_who_is_ahead(make_run):
+def test_a_table_has_all_given_columns_and_names_the_best(make_run):
     runs = [make_run("A", run="a"), make_run("B", run="b", maps=(0.9, 0.2, 0.5))]
     for run, ap in zip(runs, ([0.8, 0.7], [0.3, 0.1]), strict=True):
         run.card["benchmarks"][0]["ap"]["medium"] = ap
@@ -86,7 +86,7 @@ def test_a_table_has_the_columns_that_anyone_gave_and_says_who_is_ahead(make_run
     assert elsewhere.conclusion == ()
 
 
-def test_unlike_rows_have_notes_that_say_what_differs(make_run):
+def test_different_protocols_have_notes(make_run):
     costs = {"image_seconds": 0.01, "image_bytes": 2048.0, "dimensions": 512.0}
     runs = [
         make_run("A", run="a", costs=costs, protocol={"image_size": 1024, "scales": [1.0]}),
@@ -104,7 +104,7 @@ def test_unlike_rows_have_notes_that_say_what_differs(make_run):
     assert (rows["B"].dimensions, rows["B"].stage, rows["C"].stage) == (None, "single stage", "re-ranked")
 
 
-def test_benchmarks_of_one_name_and_other_images_are_apart(make_run, make_ranking):
+def test_benchmarks_with_one_name_and_different_images_are_separate(make_run, make_ranking):
     one, two = make_run("A", run="a"), make_run("A", run="b")
     two.card["benchmarks"][0]["digest"] = "of other images"
     assert len(make_boards([one, two], [])) == 2
@@ -142,7 +142,7 @@ def test_benchmarks_of_one_name_and_other_images_are_apart(make_run, make_rankin
         ),
     ],
 )
-def test_what_a_model_was_trained_on(card, expected):
+def test_training_data_is_stated(card, expected):
     assert training_of(card) == expected
 
 
@@ -156,7 +156,7 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
-def test_the_page_stands_alone_and_its_links_lead_somewhere(tmp_path, make_run, make_ranking, capsys):
+def test_the_page_is_self_contained_and_its_links_work(tmp_path, make_run, make_ranking, capsys):
     ids = ground_truth_ids_of(make_ranking().benchmark.ground_truth)
     ranks = (np.array([1, 2, 3]), np.array([0, 4]))
     ranked = Ranked(np.zeros((2, 1), np.int64), np.zeros((2, 1), np.float32), ids, ranks)
@@ -189,7 +189,7 @@ def test_the_page_stands_alone_and_its_links_lead_somewhere(tmp_path, make_run, 
     assert 'id="hardest"' in model
 
 
-def test_cards_of_one_name_are_told_and_numbered(tmp_path, make_run, capsys):
+def test_cards_with_one_name_are_reported_and_numbered(tmp_path, make_run, capsys):
     make_run("GeM", run="a")
     make_run("GeM", run="b/a")
     for file in (tmp_path / "runs").glob("**/card.json"):
@@ -202,7 +202,7 @@ def test_cards_of_one_name_are_told_and_numbered(tmp_path, make_run, capsys):
     assert html.count("cards/same/card.json") == html.count("cards/same_2/card.json") == 2
 
 
-def test_no_card_is_no_page(tmp_path):
+def test_without_cards_there_is_no_page(tmp_path):
     with pytest.raises(UserError, match="none"):
         write_leaderboard([tmp_path / "gone.json"], tmp_path / "out")
     assert not (tmp_path / "out").exists()

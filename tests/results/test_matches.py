@@ -20,7 +20,7 @@ def at(points: np.ndarray) -> LocalFeatures:
     return LocalFeatures(points.astype(np.float32), ones, ones, np.ones((len(points), 1)), (1, 1))
 
 
-def test_lines_join_the_features_that_are_inliers() -> None:
+def test_lines_connect_inliers() -> None:
     a, b = np.full((210, 300, 3), 40, np.uint8), np.full((840, 600, 3), 90, np.uint8)
     features = at(np.array([[10.0, 10.0], [150.0, 105.0]])), at(np.array([[300.0, 420.0], [10.0, 10.0]]))
     matches = np.array([[0, 1], [1, 0]])
@@ -34,7 +34,7 @@ def test_lines_join_the_features_that_are_inliers() -> None:
     assert abs(columns.max() - (600 + MATCH_GAP + 150)) < 8
 
 
-def test_photos_one_above_the_other() -> None:
+def test_photos_can_be_stacked() -> None:
     a, b = np.full((210, 300, 3), 40, np.uint8), np.full((840, 600, 3), 90, np.uint8)
     features = at(np.array([[150.0, 10.0]])), at(np.array([[300.0, 420.0]]))
     plain, drawn = (

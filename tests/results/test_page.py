@@ -60,7 +60,7 @@ def html(tmp_path, make_ranking):
     return path.read_text(encoding="utf-8")
 
 
-def test_the_page_asks_for_nothing(html):
+def test_the_page_makes_no_requests(html):
     addresses = [
         value
         for _, attributes in Elements(html).found
@@ -82,7 +82,7 @@ def test_text_from_cards_is_escaped(html):
     assert "<title>Toy &amp; co</title>" in html
 
 
-def test_pictures_are_inside_and_described(html):
+def test_pictures_are_embedded_and_described(html):
     elements = Elements(html)
     *answers, picture = elements.all("img")
     assert all(image["src"].startswith("data:image/jpeg;base64,") for image in (*answers, picture))
@@ -96,7 +96,7 @@ def test_pictures_are_inside_and_described(html):
     assert not [words for words in described if words.startswith("answer") and "image_0" in words]
 
 
-def test_what_an_answer_is_can_be_read_without_colour(html):
+def test_kinds_of_answers_are_readable_without_colour(html):
     for words in ("✓ right", "✗ wrong", "○ not counted"):
         assert f"<span>{words}</span>" in html
 
@@ -118,12 +118,12 @@ def test_charts_are_described_and_have_their_values_in_a_table(html):
     assert "How &lt;to&gt; read" in html
 
 
-def test_the_conclusion_stands_before_queries_and_those_before_tables(html):
+def test_conclusion_queries_and_tables_are_in_this_order(html):
     places = [html.index(part) for part in ('<div class="conclusion">', 'id="telling"', "<table>")]
     assert places == sorted(places)
 
 
-def test_figures_are_those_of_the_cards(html, make_card_of, make_ranking):
+def test_figures_equal_those_of_the_cards(html, make_card_of, make_ranking):
     (benchmark,) = make_card_of("GeM", make_ranking())["benchmarks"]
     for value in benchmark["map"].values():
         assert f"<td><strong>{100 * value:.2f}</strong>" in html
@@ -140,7 +140,7 @@ def test_pictures_that_do_not_fit_are_left_out_and_counted(tmp_path, make_card_o
     assert path.stat().st_size < MAX_PICTURES + 100_000
 
 
-def test_every_heading_cell_says_what_it_heads(html):
+def test_every_heading_cell_has_a_scope(html):
     elements = Elements(html)
     assert {heading.get("scope") for heading in elements.all("th")} == {"col", "colgroup", "row"}
     assert [a["colspan"] for a in elements.all("th") if a["scope"] == "colgroup"] == ["3", "3", "4", "4"]
@@ -152,7 +152,7 @@ def test_wide_tables_can_be_scrolled_by_keyboard_and_are_named(html):
     assert all(a["tabindex"] == "0" and a["role"] == "region" and a["aria-label"] for a in regions)
 
 
-def test_notes_are_where_their_marks_point(html):
+def test_marks_link_to_their_notes(html):
     elements = Elements(html)
     targets = {attributes["href"].removeprefix("#") for attributes in elements.all("a")}
     places = [attributes["id"] for attributes in elements.all("li") if "id" in attributes]
@@ -161,14 +161,14 @@ def test_notes_are_where_their_marks_point(html):
     assert '<li id="note-1"><span>1</span> 1 image skipped</li>' in html
 
 
-def test_sections_have_headings_of_their_own(html):
+def test_sections_have_headings(html):
     elements = Elements(html)
     labelled = [a["aria-labelledby"] for a in elements.all("section")]
     assert labelled == [a["id"] for a in elements.all("h2")]
     assert len(set(labelled)) == len(labelled) == 8
 
 
-def test_intervals_stand_below_their_figures(tmp_path, make_card_of, make_ranking):
+def test_intervals_are_below_their_figures(tmp_path, make_card_of, make_ranking):
     ranking = make_ranking()
     ranking.evaluation["medium"]["ap"] = np.array([0.2, 0.8])
     cards = [make_card_of("m", ranking)]
@@ -176,7 +176,7 @@ def test_intervals_stand_below_their_figures(tmp_path, make_card_of, make_rankin
     assert "<td>75.00<small>20.0–80.0</small></td>" in text  # noqa: RUF001
 
 
-def test_a_page_without_figures(tmp_path, make_ranking):
+def test_a_page_without_figures_is_valid(tmp_path, make_ranking):
     card = make_card(name="a", method="m", rankings=[make_ranking()], protocol={}, checkpoint=None, config={})
     text = write_page(tmp_path / "page.html", title="t", cards=[card], summaries=[summarize([card])]).read_text()
     headings = [line for line in text.splitlines() if line.startswith("<h2")]
@@ -190,7 +190,7 @@ def test_a_run_that_was_not_evaluated_has_a_page_without_tables(tmp_path):
     assert "Protocol: resize released" in text
 
 
-def test_outline():
+def test_outline_shows_nested_settings():
     value = {"a": {"b": [1, 2.5], "c": None}, "d": [{"e": True}, []], "f": {}, "g": "text"}
     assert list(outline(value)) == [
         "a:",

@@ -13,20 +13,20 @@ def test_pictures_keep_their_titles_and_their_order(tmp_path):
     assert read_pictures(tmp_path) == pictures
 
 
-def test_no_pictures_leave_nothing(tmp_path):
+def test_without_pictures_nothing_is_written(tmp_path):
     write_pictures(tmp_path, [])
     assert list(tmp_path.iterdir()) == []
     assert read_pictures(tmp_path) == []
 
 
-def test_a_picture_without_a_title_goes_by_its_name(tmp_path):
+def test_a_picture_without_a_title_has_its_file_name(tmp_path):
     write_pictures(tmp_path, [("first", b"1")])
     (tmp_path / "pictures" / "own.jpg").write_bytes(b"2")
     assert read_pictures(tmp_path) == [("first", b"1"), ("own", b"2")]
 
 
 @pytest.mark.parametrize("text", ["{", '["a"]'])
-def test_titles_that_cannot_be_read_are_an_input_error(tmp_path, text):
+def test_unreadable_titles_are_a_user_error(tmp_path, text):
     write_pictures(tmp_path, [("first", b"1")])
     (tmp_path / "pictures" / "titles.json").write_text(text)
     with pytest.raises(UserError, match=r"titles\.json"):

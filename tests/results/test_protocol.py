@@ -16,7 +16,7 @@ def test_crops_that_differ_between_sets_are_named(make_card_of, make_ranking):
     assert list(summary.notes.values()) == ["queries not cropped"]
 
 
-def test_stages_stand_behind_the_protocol(make_card_of, make_ranking):
+def test_stages_follow_the_protocol(make_card_of, make_ranking):
     stages = {
         "index": "flat",
         "post": ["whitening", {"alpha_qe": {"neighbours": 10, "alpha": 3.0}}],
@@ -29,7 +29,7 @@ def test_stages_stand_behind_the_protocol(make_card_of, make_ranking):
     )
 
 
-def test_rows_say_only_what_others_do_not(make_card_of, make_ranking):
+def test_rows_state_only_their_differences(make_card_of, make_ranking):
     cards = [
         make_card_of("A", staged(make_ranking(), index="flat"), scales=[1.0], precision=None),
         make_card_of("B", staged(make_ranking(), index="hnsw"), scales=[1.0], precision="bf16-mixed", image_size=1024),
@@ -49,7 +49,7 @@ def test_stages_that_differ_between_sets_are_named(make_card_of, make_ranking):
     assert protocol_line(card) == "crop pil; rerank spatial (toy), none (other)"
 
 
-def test_equal_rows_share_all_and_rows_of_equal_remainder_a_note(make_card_of, make_ranking):
+def test_equal_rows_share_the_protocol_and_equal_differences_a_note(make_card_of, make_ranking):
     cards = [make_card_of(name, staged(make_ranking(), index="flat"), scales=[1.0]) for name in "AB"]
     assert protocol_lines(cards) == ("crop pil; scales 1; index flat", ["", ""])
     cards.append(make_card_of("C", make_ranking(), scales=[1.0]))

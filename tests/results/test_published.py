@@ -20,7 +20,7 @@ def facts(shared_data):
     return [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
 
 
-def test_every_row_is_that_of_the_facts(facts):
+def test_every_row_equals_the_facts(facts):
     rows = paper_rows()
     assert len(rows) == len(facts) == 19
     for row, (method, medium, hard, source) in zip(rows, facts, strict=True):
@@ -43,7 +43,7 @@ def test_every_row_has_a_source_and_figures_in_percent():
         assert all(1 < value < 100 for by_difficulty in row.figures.values() for value in by_difficulty.values())
 
 
-def test_figures_of_other_benchmarks_are_those_of_the_facts(shared_data):
+def test_figures_of_other_benchmarks_equal_the_facts(shared_data):
     file = shared_data.parent / "facts-benchmarks.md"
     if not file.exists():
         pytest.skip("../shared/facts-benchmarks.md is not here")
@@ -55,13 +55,13 @@ def test_figures_of_other_benchmarks_are_those_of_the_facts(shared_data):
     assert not {"nordland", "msls_val", "holidays", "ilias", "disc21"} & {name for name, _ in others}
 
 
-def test_rows_that_share_a_name_differ_in_what_is_printed():
+def test_rows_with_one_name_are_distinguishable():
     (table,) = published_summary().tables
     printed = [(heading.text, cells[-1].text) for heading, cells in table.rows]
     assert len(set(printed)) == len(printed)
 
 
-def test_sources_are_footnotes_and_the_best_is_marked_among_themselves():
+def test_sources_are_footnotes_and_the_best_published_row_is_marked():
     summary = published_summary()
     (table,) = summary.tables
     assert list(summary.notes.items()) == list(zip("abc", SOURCES.values(), strict=False))
@@ -72,7 +72,7 @@ def test_sources_are_footnotes_and_the_best_is_marked_among_themselves():
     assert table.groups == [("Medium", 4), ("Hard", 4), ("", 1)]
 
 
-def test_published_rows_never_stand_among_measured_ones(make_card_of, make_ranking):
+def test_published_rows_are_separate_from_measured_ones(make_card_of, make_ranking):
     cards = [make_card_of("A", make_ranking(maps=(0.99, 0.99, 0.99))), make_card_of("B", make_ranking())]
     measured, published = to_markdown([summarize(cards), published_summary()]).split("## Published, on ")
     assert "| A | **99.00** (–) |" in measured  # noqa: RUF001

@@ -23,7 +23,7 @@ def chosen(*ap, names=None):
     return telling_queries(np.array(ap), names or [f"m{place}" for place in range(len(ap))])
 
 
-def test_one_that_all_find_one_gained_most_and_one_lost_most():
+def test_a_found_a_gained_and_a_lost_query_are_shown():
     best = [0.9, 0.8, 0.9, 0.1, 0.2]
     other = [0.9, 0.7, 0.2, 0.6, 0.2]
     assert list(chosen(best, other).values()) == [0, 2, 3]
@@ -41,12 +41,12 @@ def test_gains_are_over_the_next_method_and_all_methods_must_find_it():
     assert next(iter(found)) == "All methods find it"
 
 
-def test_where_nothing_is_lost_the_query_that_all_fail_is_shown():
+def test_without_a_loss_a_query_that_all_fail_is_shown():
     found = chosen([0.9, 0.6, 0.3, 0.2], [0.9, 0.5, 0.1, 0.2])
     assert list(found.items())[2] == ("Both methods fail", 3)
 
 
-def test_no_query_is_shown_for_what_it_is_not():
+def test_only_queries_that_match_their_title_are_shown():
     # None is found, gained or lost; all fail.
     assert chosen([0.1, 0.2], [0.1, 0.2]) == {"Both methods fail": 0}
     # All are found, none gained, lost or failed.
@@ -84,7 +84,7 @@ def photos(make_ranking):
     return make
 
 
-def test_a_query_is_none_of_its_answers(tmp_path, photos):
+def test_a_query_is_not_among_its_answers(tmp_path, photos):
     write_answers(tmp_path, photos([0.5] * 9))
     kept = read_answers(tmp_path, "photos")
     assert sorted(kept) == list(range(9))
@@ -94,7 +94,7 @@ def test_a_query_is_none_of_its_answers(tmp_path, photos):
     assert [answer.kind for answer in kept[0].answers] == ["negative", "positive"] * 3
 
 
-def test_photos_are_small_and_kept_once(tmp_path, photos):
+def test_photos_are_small_and_stored_once(tmp_path, photos):
     path = write_answers(tmp_path, photos([0.5] * 9))
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
@@ -114,14 +114,14 @@ def test_a_cropped_query_has_its_box_and_re_ranking_both_answers(tmp_path, make_
     assert [answer.name for answer in kept[0].before] == ["folder/image_2.png", "folder/image_1.png"]
 
 
-def test_photos_that_cannot_be_read_are_none(tmp_path, photos):
+def test_unreadable_photos_have_no_thumbnail(tmp_path, photos):
     write_answers(tmp_path, photos([0.5] * 4, [encoded("white"), None, b"no image", encoded("red")]))
     kept = read_answers(tmp_path, "photos")
     assert [answer.photo is None for answer in kept[0].answers] == [True, True, False]
     assert kept[1].query.photo is None
 
 
-def test_of_many_queries_all_runs_keep_the_same_and_each_its_worst(tmp_path, photos):
+def test_all_runs_store_the_same_queries_and_their_own_worst(tmp_path, photos):
     generator = np.random.default_rng(0)
     kept = []
     for name in "ab":
@@ -162,7 +162,7 @@ def test_a_listing_of_something_else_is_named(tmp_path):
             read_answers(tmp_path, "photos")
 
 
-def test_methods_stand_side_by_side_the_best_first(tmp_path, photos, make_card_of):
+def test_methods_are_shown_side_by_side_best_first(tmp_path, photos, make_card_of):
     rankings = {"A": photos([0.1, 0.2, 0.9, 0.4]), "B": photos([0.9, 0.3, 0.9, 0.3])}
     for name, ranking in rankings.items():
         write_answers(tmp_path / name, ranking)
@@ -177,7 +177,7 @@ def test_methods_stand_side_by_side_the_best_first(tmp_path, photos, make_card_o
     ]
 
 
-def test_of_hundreds_of_methods_a_few_are_shown_and_it_is_said(tmp_path, photos, make_card_of):
+def test_few_of_hundreds_of_methods_are_shown_with_a_note(tmp_path, photos, make_card_of):
     write_answers(tmp_path, photos([0.5, 0.6]))
     cards = [make_card_of(f"m{place}", photos([place / 300, 0.6])) for place in range(200)]
     (section,) = telling_sections(cards, [tmp_path] * 200)

@@ -35,7 +35,7 @@ def files(run):
     return sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
 
 
-def test_a_run_leaves_card_rankings_grids_figures_pictures_and_page(tmp_path, full, capsys):
+def test_a_run_writes_card_rankings_grids_figures_pictures_and_page(tmp_path, full, capsys):
     page = finish(tmp_path, [full], pictures=[("matches of query 1", b"\xff\xd8")])
     assert files(tmp_path) == [
         "answers/a_b.zip",
@@ -60,7 +60,7 @@ def test_a_run_leaves_card_rankings_grids_figures_pictures_and_page(tmp_path, fu
     assert card["benchmarks"][0]["stages"] == {"rerank": "spatial"}
 
 
-def test_a_run_with_nothing_to_add_leaves_no_empty_folders(tmp_path, make_ranking):
+def test_a_run_leaves_no_empty_folders(tmp_path, make_ranking):
     finish(tmp_path, [make_ranking()])
     assert files(tmp_path) == [
         "answers/toy.zip",

@@ -70,7 +70,7 @@ def ranking(request: pytest.FixtureRequest, tmp_path: Path) -> Ranking:
     return Ranking(benchmark=benchmark, top=top, rankings=rankings, **vars(figures))
 
 
-def test_figures_again(ranking: Ranking, tmp_path: Path) -> None:
+def test_figures_are_reproduced(ranking: Ranking, tmp_path: Path) -> None:
     path = write_rankings(tmp_path, ranking)
     assert path is not None
     stored = read_rankings(path)
@@ -83,7 +83,7 @@ def test_figures_again(ranking: Ranking, tmp_path: Path) -> None:
             np.testing.assert_array_equal(stored.figures.evaluation[difficulty][name], value)
 
 
-def test_a_card_of_it_is_the_same_until_card_or_rankings_are_edited(ranking: Ranking, tmp_path: Path) -> None:
+def test_a_card_is_reproduced_until_card_or_rankings_are_edited(ranking: Ranking, tmp_path: Path) -> None:
     card = make_card(name="run", method="GeM", rankings=[ranking], protocol={}, checkpoint=None, config={})
     path, name = write_card(card, tmp_path / "card.json"), ranking.benchmark.name
     file = rankings_file(tmp_path, name)
@@ -103,7 +103,7 @@ def test_a_card_of_it_is_the_same_until_card_or_rankings_are_edited(ranking: Ran
     assert not verify(path)
 
 
-def test_a_measure_of_a_package_that_is_not_here_is_named(ranking: Ranking, tmp_path: Path) -> None:
+def test_a_measure_of_a_missing_package_is_named(ranking: Ranking, tmp_path: Path) -> None:
     file = write_rankings(tmp_path, ranking)
     assert file is not None
     with np.load(file) as kept:

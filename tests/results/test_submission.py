@@ -42,7 +42,7 @@ def test_recognition_names_a_landmark_and_its_score(gldv2_ranking: Callable[...,
     assert RECOGNITION.submission(ranking) == "id,landmarks\nimage_0,8815 1.23456789\nimage_9,\n"
 
 
-def test_columns_name_the_measure_where_it_is_not_map(gldv2_ranking: Callable[..., Ranking]) -> None:
+def test_columns_name_a_measure_other_than_map(gldv2_ranking: Callable[..., Ranking]) -> None:
     rankings = [gldv2_ranking(RECOGNITION)]
     card = make_card(name="run", method="DOLG", rankings=rankings, protocol={}, checkpoint=None, config={})
     table = to_markdown([summarize([card])])

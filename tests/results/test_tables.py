@@ -34,7 +34,7 @@ def with_ap(ranking, *ap):
     return ranking
 
 
-def test_markdown_exactly(two):
+def test_markdown_equals_the_expected_text(two):
     assert (
         to_markdown([summarize(two)])
         == """\
@@ -99,7 +99,7 @@ def test_each_map_has_its_interval(make_card_of, make_ranking):
     assert [(cell.text, cell.below) for cell in cells] == [("52.50", f"{100 * low:.1f}–{100 * high:.1f}")] * 3  # noqa: RUF001
 
 
-def test_a_line_says_who_is_ahead_by_how_much_and_how_surely(make_card_of, make_ranking):
+def test_a_line_names_the_best_with_lead_and_interval(make_card_of, make_ranking):
     low, high = ([0.2, 0.3, 0.4, 0.1], [0.9, 0.8, 0.9, 0.7])
     rows = [("A", low), ("B", high), ("C", low[::-1])]
     cards = [make_card_of(name, with_ap(make_ranking(), *ap)) for name, ap in rows]
@@ -112,7 +112,7 @@ def test_a_line_says_who_is_ahead_by_how_much_and_how_surely(make_card_of, make_
     assert "A (25.00 %) and C (25.00 %) cannot be told apart: 0.00 points" in line
 
 
-def test_the_interval_decides_what_a_line_says(make_card_of, make_ranking):
+def test_the_conclusion_depends_on_the_interval(make_card_of, make_ranking):
     # Ahead on the mean, but by one query of four.
     cards = [
         make_card_of("A", with_ap(make_ranking(), 0.9, 0.3, 0.4, 0.2)),
@@ -125,7 +125,7 @@ def test_the_interval_decides_what_a_line_says(make_card_of, make_ranking):
     assert f"{100 * mean:+.2f} points, 95 % interval −{-100 * low:.2f} to {100 * high:+.2f}" in line  # noqa: RUF001
 
 
-def test_of_one_query_there_is_no_interval_and_of_one_method_no_difference(make_card_of, make_ranking):
+def test_one_query_has_no_interval_and_one_method_no_difference(make_card_of, make_ranking):
     cards = [make_card_of(name, with_ap(make_ranking(), ap)) for name, ap in (("A", 0.4), ("B", 0.9))]
     (line,) = leader_lines(cards)
     assert "B (90.00 %) is ahead of A (40.00 %): +50.00 points, with too few queries for an interval" in line
@@ -134,14 +134,14 @@ def test_of_one_query_there_is_no_interval_and_of_one_method_no_difference(make_
     assert leader_lines([make_card_of("A")]) == []
 
 
-def test_runs_of_other_queries_are_not_paired(make_card_of, make_ranking):
+def test_runs_with_different_queries_are_not_paired(make_card_of, make_ranking):
     cards = [make_card_of("A", with_ap(make_ranking(), 0.4)), make_card_of("B", with_ap(make_ranking(), 0.2, 0.9))]
     (line,) = leader_lines(cards)
     assert "interval" in line
     assert "points" not in line
 
 
-def test_gap_is_no_mean_and_has_no_interval(make_card_of, make_ranking):
+def test_gap_has_no_interval(make_card_of, make_ranking):
     ranking = with_ap(make_ranking(difficulties=("medium",)), 0.2, 0.8)
     measure = GLDv2Recognition(np.array(["public"] * 2), np.zeros(8, np.int64), (frozenset({0}),) * 2, 5)
     ranking = replace(ranking, benchmark=replace(ranking.benchmark, measure=measure))
@@ -161,13 +161,13 @@ def test_one_row_has_no_best_and_a_plain_protocol_line(make_card_of, make_rankin
     assert "Difference" not in text
 
 
-def test_sets_of_one_name_and_other_contents_have_columns_of_their_own(make_card_of, make_ranking):
+def test_sets_with_one_name_and_different_contents_have_separate_columns(make_card_of, make_ranking):
     cards = [make_card_of("A", make_ranking()), make_card_of("B", make_ranking(digest="fedcba9876543210"))]
     (table, *_) = summarize(cards).tables
     assert table.groups == [("toy (012345)", 3), ("toy (fedcba)", 3)]
 
 
-def test_methods_of_one_name_are_told_apart_by_run_and_then_by_number(make_card_of):
+def test_methods_with_one_name_get_the_run_and_then_a_number(make_card_of):
     cards = [make_card_of("DOLG", name=name) for name in ("seed0", "seed1", "seed1")]
     assert row_names(cards) == ["DOLG (seed0)", "DOLG (seed1) #1", "DOLG (seed1) #2"]
 
@@ -179,7 +179,7 @@ def test_a_figure_left_out_is_a_dash_and_never_the_best(make_card_of, make_ranki
     assert (second[0].text, second[0].best) == ("10.00", False)
 
 
-def test_notes_of_a_ranking_stand_at_all_its_figures(make_card_of, make_ranking):
+def test_notes_of_a_ranking_are_at_all_its_figures(make_card_of, make_ranking):
     noted = replace(make_ranking(), notes=("oracle shortlist", "subset: 39 of 6,322 gallery images"))
     summary = summarize([make_card_of("A", make_ranking()), make_card_of("B", noted)])
     assert list(summary.notes.values()) == ["oracle shortlist", "subset: 39 of 6,322 gallery images"]
@@ -189,7 +189,7 @@ def test_notes_of_a_ranking_stand_at_all_its_figures(make_card_of, make_ranking)
         assert {cell.notes for cell in marked} == {("1", "2")}
 
 
-def test_costs_and_lookalikes_have_tables_of_their_own(make_card_of, make_ranking):
+def test_costs_and_lookalikes_have_separate_tables(make_card_of, make_ranking):
     costs = {"image_seconds": 0.0345, "query_seconds": 1.25, "image_bytes": 2048.0}
     cards = [
         make_card_of("A", replace(make_ranking(), costs=costs)),
@@ -223,7 +223,7 @@ def test_costs_and_lookalikes_have_tables_of_their_own(make_card_of, make_rankin
 
 @pytest.mark.parametrize("width", [20, 80, 500])
 @pytest.mark.parametrize("terminal", [False, True])
-def test_no_console_is_too_narrow(two, width, terminal):
+def test_tables_are_complete_in_narrow_consoles(two, width, terminal):
     two[0]["method"] = "DOLG [bold] " + "x" * 60
     file = io.StringIO()
     print_tables([summarize(two)], Console(file=file, width=width, force_terminal=terminal, color_system=None))
@@ -237,5 +237,5 @@ def test_no_console_is_too_narrow(two, width, terminal):
     assert "Mean precision at k" not in file.getvalue()
 
 
-def test_markdown_is_safe_from_names(make_card_of, make_ranking):
+def test_names_are_escaped_in_markdown(make_card_of, make_ranking):
     assert "| a\\|b &lt;script> |" in to_markdown([summarize([make_card_of("a|b <script>", make_ranking())])])

@@ -25,7 +25,7 @@ def metrics(tmp_path):
     return path
 
 
-def test_a_resumed_run_replaces_what_it_does_again(metrics):
+def test_a_resumed_run_replaces_repeated_steps(metrics):
     series = read_series(metrics)
     assert (series["train/loss"].steps, series["train/loss"].values) == ([9, 19, 29, 35, 45], [8, 6, 4, 3, 2])
     assert (series["val/toy_set/medium"].steps, series["val/toy_set/medium"].values) == ([19, 45], [0.3, 0.4])
@@ -45,7 +45,7 @@ def test_curves_have_a_chart_for_each_group_with_data(metrics):
     ]
 
 
-def test_charts_have_the_values_of_the_log(metrics):
+def test_charts_show_the_values_of_the_log(metrics):
     by_epoch, by_step, validation, *_ = (chart.drawing.values() for chart in training_charts(metrics.parent))
     # Epochs are counted from 1, as the terminal does.
     assert by_epoch.rows == (("1", "7"), ("2", "3.5"), ("3", "2"))
@@ -66,7 +66,7 @@ def test_several_benchmarks_have_a_chart_each_and_one_figure_is_called_map(tmp_p
     assert {chart.drawing.values().heading for chart in charts} == {("epoch", "mAP")}
 
 
-def test_runs_are_compared_by_a_line_each(metrics, tmp_path):
+def test_compared_runs_have_a_line_each(metrics, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "metrics.csv").write_text("epoch,step,train/loss,val/toy_set/medium\n0,9,7.0,0.25\n")
@@ -78,27 +78,27 @@ def test_runs_are_compared_by_a_line_each(metrics, tmp_path):
     assert rate.title == "Learning rate by step"
 
 
-def test_of_hundreds_of_runs_some_are_drawn_and_it_is_said(metrics):
+def test_some_of_hundreds_of_runs_are_drawn_with_a_note(metrics):
     charts = compared_curves({f"run {place}": metrics.parent for place in range(300)})
     assert all("of 300 runs" in chart.note for chart in charts)
     assert len(charts[0].drawing.values().heading) < 20
 
 
-def test_no_metrics_no_curves(tmp_path):
+def test_without_metrics_there_are_no_curves(tmp_path):
     assert training_charts(tmp_path) == []
     path = tmp_path / "metrics.csv"
     path.write_text("epoch,step,other\n0,1,2\n")
     assert training_charts(tmp_path) == []
 
 
-def test_a_log_that_a_kill_cut_short_is_read_as_far_as_it_goes(tmp_path):
+def test_a_truncated_log_is_read(tmp_path):
     (tmp_path / "metrics.csv").write_text("epoch,step,train/loss\n0,9,8.5\n0,19,7.25\n0,2")
     by_epoch, by_step = training_charts(tmp_path)
     assert by_epoch.drawing.values().rows == (("1", "7.875"),)
     assert by_step.drawing.values().rows == (("9", "8.5"), ("19", "7.25"))
 
 
-def test_what_is_no_file_of_metrics_is_refused(tmp_path):
+def test_files_without_metrics_are_refused(tmp_path):
     (tmp_path / "metrics.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match=r"metrics\.csv"):
         training_charts(tmp_path)

@@ -48,7 +48,7 @@ def edit(path, change):
     path.write_text(json.dumps(card))
 
 
-def test_the_figures_of_ranks_are_those_of_the_rankings(tmp_path, ranking):
+def test_figures_from_ranks_equal_those_of_rankings(tmp_path, ranking):
     path = write_rankings(tmp_path, ranking)
     assert path == rankings_file(tmp_path, "a/b")
     found = read_rankings(path).figures.evaluation
@@ -59,7 +59,7 @@ def test_the_figures_of_ranks_are_those_of_the_rankings(tmp_path, ranking):
         np.testing.assert_array_equal(found[difficulty]["mp_at_k"], scores["mp_at_k"])
 
 
-def test_a_card_that_was_left_alone_is_the_same(run, capsys):
+def test_an_unchanged_card_is_reproduced(run, capsys):
     assert verify(run)
     assert capsys.readouterr().out.count(": same\n") == 3
     report(config("report", f"verify={run}"))
@@ -74,7 +74,7 @@ def test_a_card_that_was_left_alone_is_the_same(run, capsys):
         lambda card: card.update(method="DOLG"),
     ],
 )
-def test_an_edited_card_is_not_even_with_a_digest_of_its_own(run, change, capsys):
+def test_an_edited_card_is_not_reproduced_even_with_a_new_digest(run, change, capsys):
     edit(run, change)
     with pytest.raises(UserError, match="edited"):
         read_card(run)
@@ -99,14 +99,14 @@ def test_several_cards_are_checked_at_once(tmp_path, run, ranking, capsys):
 
 
 @pytest.mark.parametrize("damage", [lambda kept: b"", lambda kept: kept[: len(kept) // 2], lambda kept: b"no archive"])
-def test_files_that_hold_no_ranks_are_told(run, damage, capsys):
+def test_files_without_ranks_are_reported(run, damage, capsys):
     file = rankings_file(run.parent, "a/b")
     file.write_bytes(damage(file.read_bytes()))
     assert not verify(run)
     assert "not checked" in capsys.readouterr().out
 
 
-def test_damaged_or_missing_ranks_are_told(run, capsys):
+def test_damaged_or_missing_ranks_are_reported(run, capsys):
     file = rankings_file(run.parent, "a/b")
     with np.load(file) as kept:
         arrays = dict(kept)
@@ -117,7 +117,7 @@ def test_damaged_or_missing_ranks_are_told(run, capsys):
     assert capsys.readouterr().out.count("not checked") == 2
 
 
-def test_a_card_is_checked_by_another_runs(tmp_path, run, ranking, capsys):
+def test_a_card_is_checked_against_another_run(tmp_path, run, ranking, capsys):
     again = make_card(name="again", method="GeM", rankings=[ranking], protocol={}, checkpoint=None, config={})
     other = write_card(again, tmp_path / "again.json")
     rankings_file(run.parent, "a/b").unlink()
@@ -133,7 +133,7 @@ def test_a_card_is_checked_by_another_runs(tmp_path, run, ranking, capsys):
     assert "missing" in capsys.readouterr().out
 
 
-def test_rankings_of_another_run_are_told(tmp_path, run, ranking, capsys):
+def test_rankings_of_another_run_are_reported(tmp_path, run, ranking, capsys):
     """Even if the figures are the same: two answers that are not in the ground truth are swapped."""
     heads = ORDERS.copy()
     heads[0, -2:] = heads[0, :-3:-1]

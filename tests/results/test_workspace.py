@@ -27,7 +27,7 @@ def test_its_specification_has_a_section_for_each_concern(tmp_path, capsys):
     assert "val/demo_validation/precision_recall_table" in json.dumps(sections["retrieval"])
 
 
-def test_a_server_that_refuses_is_one_line_and_the_specification_is_kept(tmp_path, monkeypatch):
+def test_a_refusing_server_gives_one_line_and_the_specification_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("wandb_workspaces.workspaces.Workspace.save", refuse)
     with pytest.raises(UserError, match=re.escape(str(tmp_path))):

@@ -28,7 +28,7 @@ def rows(count: int, dim: int = 5) -> np.ndarray:
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
-def test_an_adapter_is_what_a_loop_says_and_leaves_zeros() -> None:
+def test_an_adapter_equals_a_loop_and_keeps_zeros() -> None:
     adapter, given = made(), rows(7)
     given[4] = 0
     found = adapter(given)
@@ -49,7 +49,7 @@ def test_a_file_gives_the_same_adapter(tmp_path: Path) -> None:
     assert (again.fingerprint, again.model, again.card) == (adapter.fingerprint, "network", {"kind": "made up"})
 
 
-def test_a_fingerprint_is_of_what_it_does_and_to_which_network() -> None:
+def test_the_fingerprint_covers_the_map_and_the_network() -> None:
     one = made()
     others = [made(seed=1), Adapter(one.weight, one.bias, "another"), Adapter(one.weight, one.bias + 1, one.model)]
     assert len({each.fingerprint for each in (one, *others)}) == 4
@@ -69,13 +69,15 @@ def test_a_fingerprint_is_of_what_it_does_and_to_which_network() -> None:
         ({"weight": np.full((2, 3), np.nan, np.float32), "bias": np.ones(2, np.float32)}, {"model": "m", "card": "{}"}),
     ],
 )
-def test_what_is_no_adapter_is_refused(tmp_path: Path, tensors: dict[str, np.ndarray], about: dict[str, str]) -> None:
+def test_files_that_are_not_adapters_are_refused(
+    tmp_path: Path, tensors: dict[str, np.ndarray], about: dict[str, str]
+) -> None:
     save_file(tensors, tmp_path / "a.safetensors", about)
     with pytest.raises(UserError, match="no adapter"):
         read_adapter(tmp_path / "a.safetensors")
 
 
-def test_a_file_that_is_cut_or_gone_is_refused(tmp_path: Path) -> None:
+def test_truncated_and_missing_files_are_refused(tmp_path: Path) -> None:
     path = write_adapter(tmp_path / "a.safetensors", made())
     path.write_bytes(path.read_bytes()[:-4])
     for name in ("a.safetensors", "b.safetensors"):
@@ -83,7 +85,7 @@ def test_a_file_that_is_cut_or_gone_is_refused(tmp_path: Path) -> None:
             read_adapter(tmp_path / name)
 
 
-def test_an_adapter_is_of_one_network_and_length() -> None:
+def test_an_adapter_belongs_to_one_network_and_length() -> None:
     adapter = made()
     adapter.check("network", 5)
     for model, dim in (("another", 5), ("network", 6)):

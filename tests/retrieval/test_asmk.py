@@ -96,7 +96,7 @@ def test_scores_equal_a_plain_loop(
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_scores_equal_the_whole_package(tmp_path: Path, binary: bool) -> None:
+def test_scores_equal_the_package(tmp_path: Path, binary: bool) -> None:
     from asmk import ASMKMethod
     from asmk.codebook import Codebook as PackageCodebook
     from asmk.index import FaissL2Index
@@ -131,7 +131,7 @@ def test_scores_equal_the_whole_package(tmp_path: Path, binary: bool) -> None:
     np.testing.assert_allclose(scores, dense[positions], atol=1e-6)
 
 
-def test_equal_images_tie_in_gallery_order_however_they_come() -> None:
+def test_equal_images_tie_in_gallery_order() -> None:
     asmk = learned()
     rng = np.random.default_rng(0)
     same, other = descriptors(rng, 30), descriptors(rng, 30)
@@ -142,7 +142,7 @@ def test_equal_images_tie_in_gallery_order_however_they_come() -> None:
     assert len(np.unique(scores)) == 2
 
 
-def test_batches_of_images_change_nothing() -> None:
+def test_batch_sizes_do_not_change_scores() -> None:
     asmk, gallery, query = learned(), gallery_of(4), descriptors(np.random.default_rng(9), 30)
     asmk.build(gallery)
     together, cost = asmk.search(query), asmk.bytes_per_image
@@ -153,7 +153,7 @@ def test_batches_of_images_change_nothing() -> None:
     assert asmk.bytes_per_image == cost
 
 
-def test_an_image_scores_one_with_itself_where_both_have_one_word_a_descriptor() -> None:
+def test_an_image_scores_one_with_itself() -> None:
     asmk = learned(assignments=1)
     rows = descriptors(np.random.default_rng(0), 12)
     asmk.build([(0, rows)])
@@ -183,7 +183,7 @@ def test_images_without_a_common_word_are_not_listed_and_come_last() -> None:
     assert asmk.rank(query, 2)[0].tolist() == [0, 1]
 
 
-def test_one_feature_and_none() -> None:
+def test_images_with_one_and_no_feature_are_ranked() -> None:
     asmk, gallery = learned(), gallery_of(0)
     asmk.build(gallery)
     assert len(asmk.search(gallery[0][1][:1])[0]) > 0
@@ -198,7 +198,7 @@ def test_one_feature_and_none() -> None:
     assert len(asmk.search(gallery[0][1])[0]) == 0
 
 
-def test_bytes_per_image_counts_codes_positions_norms_and_the_tables_of_words(tmp_path: Path) -> None:
+def test_bytes_per_image_counts_the_whole_inverted_file(tmp_path: Path) -> None:
     asmk, gallery = learned(), gallery_of(0)
     asmk.build(gallery)
     centroids = codebook_of(asmk, tmp_path).centroids
@@ -207,7 +207,7 @@ def test_bytes_per_image_counts_codes_positions_norms_and_the_tables_of_words(tm
     assert asmk.bytes_per_image == (entries * (32 // 8 + 4) + 30 * 8 + tables) / 30
 
 
-def test_learning_and_searching_are_deterministic_and_follow_the_seed() -> None:
+def test_learning_and_searching_depend_only_on_the_seed() -> None:
     gallery, query = gallery_of(0), descriptors(np.random.default_rng(1), 20)
     found = []
     for seed in (1, 1, 2):
@@ -219,7 +219,7 @@ def test_learning_and_searching_are_deterministic_and_follow_the_seed() -> None:
 
 
 @pytest.mark.parametrize(("dim", "input_dim", "reduced"), [(32, 96, 32), (128, 100, 96), (128, 64, 64), (None, 64, 64)])
-def test_saved_and_loaded(tmp_path: Path, dim: int | None, input_dim: int, reduced: int) -> None:
+def test_a_saved_codebook_is_loaded(tmp_path: Path, dim: int | None, input_dim: int, reduced: int) -> None:
     rng = np.random.default_rng(0)
     asmk = ASMK(words=8, dim=dim, iterations=3, seed=4)
     assert asmk.learned_on is None
@@ -238,11 +238,11 @@ def test_saved_and_loaded(tmp_path: Path, dim: int | None, input_dim: int, reduc
     assert asmk.rank(query, 30)[1].any()
 
 
-def test_words_may_be_left_to_the_number_of_features() -> None:
+def test_the_number_of_words_follows_from_the_number_of_features() -> None:
     assert learned(words=None).config()["words"] == 8
 
 
-def test_too_few_features() -> None:
+def test_too_few_features_are_refused() -> None:
     rows = [descriptors(np.random.default_rng(0), 10)]
     with pytest.raises(UserError, match=r"photos: aggregate\.words=10"):
         ASMK(words=16).learn(rows, "photos", "d")
@@ -253,7 +253,7 @@ def test_too_few_features() -> None:
         ASMK(words=2).learn(wide, "photos", "d")
 
 
-def test_refuses_descriptors_that_do_not_fit() -> None:
+def test_descriptors_that_do_not_fit_are_refused() -> None:
     asmk, gallery = learned(), gallery_of(0)
     asmk.build(gallery)
     with pytest.raises(UserError, match=r"the query have 64 .* photos takes 32"):
@@ -301,12 +301,12 @@ def test_binary_codes_need_a_multiple_of_32_dimensions() -> None:
         ({"threshold": -0.5}, r"aggregate\.threshold "),
     ],
 )
-def test_refuses_settings_out_of_range(settings: dict[str, float], message: str) -> None:
+def test_settings_out_of_range_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ASMK(**settings)
 
 
-def test_refuses_files_that_are_no_codebook(tmp_path: Path) -> None:
+def test_files_that_are_not_codebooks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere"):
         ASMK(codebook=tmp_path / "nowhere")
     file = learned().save(tmp_path / "codebook.safetensors")
@@ -335,13 +335,13 @@ def _written(path: Path, data: bytes) -> Path:
     return path
 
 
-def test_without_the_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "asmk", None)
     with pytest.raises(UserError, match=r"dolglab\[asmk\]"):
         ASMK()
 
 
-def test_what_comes_too_early() -> None:
+def test_searching_before_building_is_an_error() -> None:
     query = descriptors(np.random.default_rng(0), 5)
     with pytest.raises(RuntimeError):
         ASMK().build([(0, query)])

@@ -18,7 +18,7 @@ def by_definition(ranks: list[int], positives: int) -> list[float]:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_against_the_definition(seed: int) -> None:
+def test_curves_equal_the_definition(seed: int) -> None:
     generator = np.random.default_rng(seed)
     found = int(generator.integers(1, 40))
     ranks = np.sort(generator.choice(200, found, replace=False))
@@ -26,7 +26,7 @@ def test_against_the_definition(seed: int) -> None:
     np.testing.assert_allclose(precision_at_recalls(ranks, positives), by_definition(ranks.tolist(), positives))
 
 
-def test_against_another_library() -> None:
+def test_curves_equal_another_library() -> None:
     generator = torch.Generator().manual_seed(9)
     truth = torch.rand(300, generator=generator) < 0.2
     scores = torch.rand(300, generator=generator)
@@ -37,14 +37,14 @@ def test_against_another_library() -> None:
     np.testing.assert_allclose(precision_at_recalls(ranks, int(truth.sum()))[1:], expected, rtol=1e-6)
 
 
-def test_a_hundred_positives_need_as_many_as_the_percentage() -> None:
+def test_with_a_hundred_positives_recall_is_their_number() -> None:
     ranks = np.arange(100) * 2
     curve = precision_at_recalls(ranks, 100)
     assert curve[7] == 7 / 13
     assert curve[100] == 100 / 199
 
 
-def test_everything_first_is_one_and_nothing_found_is_zero() -> None:
+def test_a_perfect_ranking_is_one_and_an_empty_one_zero() -> None:
     assert (precision_at_recalls(np.arange(4), 4) == 1).all()
     assert (precision_at_recalls(np.empty(0, np.int64), 3) == 0).all()
     half = precision_at_recalls(np.array([0]), 2)

@@ -75,7 +75,7 @@ def answers_of(metric: RetrievalMetric) -> tuple[tuple[int, int, float], ...]:
     return metric.figures.answers
 
 
-def test_retrieval_is_mean_ap_of_a_full_sort(descriptors: Tensor) -> None:
+def test_retrieval_equals_mean_ap_of_a_full_sort(descriptors: Tensor) -> None:
     task = benchmark("mAP@100")
     found = filled(RetrievalMetric.of(task, DIM), descriptors).compute()
     cosines = (descriptors[GALLERY:] @ descriptors[:GALLERY].T).numpy()
@@ -91,7 +91,7 @@ def test_retrieval_is_mean_ap_of_a_full_sort(descriptors: Tensor) -> None:
 
 
 @pytest.mark.parametrize("neighbours", [1, 3, 7])
-def test_recognition_is_gap_of_the_votes(descriptors: Tensor, neighbours: int) -> None:
+def test_recognition_equals_gap_of_the_votes(descriptors: Tensor, neighbours: int) -> None:
     task = benchmark("GAP", neighbours)
     metric = filled(RetrievalMetric.of(task, DIM), descriptors)
     found = metric.compute()
@@ -113,7 +113,7 @@ def test_recognition_is_gap_of_the_votes(descriptors: Tensor, neighbours: int) -
     assert metric.ranks.shape == (QUERIES, neighbours)
 
 
-def test_a_skipped_query_has_no_answer_and_scores_nothing(descriptors: Tensor) -> None:
+def test_a_skipped_query_has_no_answer_and_scores_zero(descriptors: Tensor) -> None:
     task = benchmark("GAP", 3)
     whole, metric = RetrievalMetric.of(task, DIM), RetrievalMetric.of(task, DIM)
     before = filled(whole, descriptors).compute()
@@ -126,7 +126,7 @@ def test_a_skipped_query_has_no_answer_and_scores_nothing(descriptors: Tensor) -
 
 
 @pytest.mark.parametrize("measure", ["GAP", "mAP@100"])
-def test_an_index_that_misses_nothing_changes_nothing(descriptors: Tensor, measure: str) -> None:
+def test_an_index_with_full_recall_changes_nothing(descriptors: Tensor, measure: str) -> None:
     task = benchmark(measure, 3)
     exact, metric = RetrievalMetric.of(task, DIM), RetrievalMetric.of(task, DIM, lambda: IVFFlatIndex(2, probes=2))
     expected, found = (filled(one, descriptors, skipped=(GALLERY, 2)).compute() for one in (exact, metric))
@@ -144,5 +144,5 @@ def test_missing_images_are_an_error(descriptors: Tensor) -> None:
         metric.compute()
 
 
-def test_of_equal_votes_the_lower_landmark_wins() -> None:
+def test_the_lower_landmark_wins_ties() -> None:
     assert voted(np.array([9, 4, 4, 9]), np.array([0.5, 0.25, 0.5, 0.25], np.float32)) == (4, 0.75)

@@ -16,7 +16,7 @@ USAGES = ("Public", "Private")
 
 
 @pytest.mark.parametrize("usage", USAGES)
-def test_both_figures_are_those_computed_elsewhere(parity: Path, usage: str) -> None:
+def test_both_figures_equal_reference_values(parity: Path, usage: str) -> None:
     folder = parity / "gldv2"
     expected = json.loads((folder / "expected.json").read_text())[usage]
     retrieval = read_retrieval_solution(folder / "retrieval_solution_v2.1.csv")[usage]
@@ -43,7 +43,7 @@ def plain_ap(answers: list[str], positives: set[str], k: int) -> float:
 
 
 @pytest.mark.parametrize("k", [1, 3, 100])
-def test_map_against_a_plain_loop(k: int) -> None:
+def test_map_equals_a_plain_loop(k: int) -> None:
     rng = random.Random(0)
     names = [f"{n:016x}" for n in range(30)]
     solution = {f"q{n}": set(rng.sample(names, rng.randint(1, 12))) for n in range(20)}
@@ -52,7 +52,7 @@ def test_map_against_a_plain_loop(k: int) -> None:
     assert gldv2_map_at_k({**predictions, "other": names}, solution, k) == pytest.approx(expected, abs=1e-12)
 
 
-def test_gap_by_hand() -> None:
+def test_gap_equals_a_computation_by_hand() -> None:
     solution = {"a": {1}, "b": {2, 3}, "c": set(), "d": {4}}
     # b right, c wrong, a wrong; d has no answer, and e is not in the set.
     predictions = {"a": (9, 0.1), "b": (3, 0.9), "c": (1, 0.5), "e": (1, 1.0)}
@@ -62,7 +62,7 @@ def test_gap_by_hand() -> None:
     assert global_average_precision({"a": (9, 0.5), "b": (2, 0.5)}, solution) == pytest.approx(1 / 6)
 
 
-def test_figures_without_meaning_are_refused() -> None:
+def test_undefined_figures_are_refused() -> None:
     for solution in ({}, {"q": set()}):
         with pytest.raises(UserError, match="retrieval"):
             gldv2_map_at_k({}, solution)

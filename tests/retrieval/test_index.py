@@ -33,7 +33,7 @@ def test_flat_equals_a_stable_sort_of_the_full_product() -> None:
     np.testing.assert_allclose(scores, np.take_along_axis(product, expected, 1), atol=1e-5)
 
 
-def test_flat_answers_many_queries_as_it_answers_one_and_leaves_faiss_as_it_was(
+def test_flat_gives_many_queries_the_answers_of_one_and_restores_faiss(
     data: tuple[Table, Table], built: dict[str, Index]
 ) -> None:
     usual = faiss.cvar.distance_compute_blas_threshold
@@ -46,7 +46,7 @@ def test_flat_answers_many_queries_as_it_answers_one_and_leaves_faiss_as_it_was(
 
 
 @every_kind
-def test_finds_its_share_of_the_nearest(kind: str, data: tuple[Table, Table], built: dict[str, Index]) -> None:
+def test_an_index_finds_its_share_of_the_nearest(kind: str, data: tuple[Table, Table], built: dict[str, Index]) -> None:
     exact = stable_sort(*data)[1]
     scores, positions = built[kind].search(data[1], 10)
     assert scores.shape == positions.shape == (40, 10)
@@ -65,12 +65,12 @@ def test_scores_of_whole_descriptors_are_their_cosines(
 
 
 @pytest.mark.parametrize("kind", ["ivf_pq", "opq_pq"])
-def test_scores_of_codes_are_near_the_cosines(kind: str, data: tuple[Table, Table], built: dict[str, Index]) -> None:
+def test_scores_of_codes_approximate_the_cosines(kind: str, data: tuple[Table, Table], built: dict[str, Index]) -> None:
     scores, positions = built[kind].search(data[1], 10)
     np.testing.assert_allclose(scores, np.take_along_axis(stable_sort(*data)[0], positions, 1), atol=0.15)
 
 
-def test_ivf_that_looks_into_every_list_is_exact(data: tuple[Table, Table]) -> None:
+def test_ivf_with_all_lists_probed_is_exact(data: tuple[Table, Table]) -> None:
     index = IVFFlatIndex(lists=30, probes=1000)
     index.build(data[0])
     positions = index.search(data[1], 1500)[1]
@@ -81,7 +81,7 @@ def test_ivf_that_looks_into_every_list_is_exact(data: tuple[Table, Table]) -> N
     np.testing.assert_allclose(np.take_along_axis(cosines, positions, 1), expected, atol=1e-6)
 
 
-def test_more_probes_can_be_asked_of_a_built_index(data: tuple[Table, Table]) -> None:
+def test_probes_can_be_increased_after_building(data: tuple[Table, Table]) -> None:
     exact = stable_sort(*data)[1]
     index = IVFFlatIndex(lists=30, probes=1)
     index.build(data[0])
@@ -108,7 +108,7 @@ def test_a_gallery_added_in_parts_is_the_same(data: tuple[Table, Table], built: 
 
 
 @every_kind
-def test_equal_scores_stand_in_gallery_order_also_where_the_list_ends(kind: str) -> None:
+def test_equal_scores_are_in_gallery_order_even_at_the_end_of_the_list(kind: str) -> None:
     rng = np.random.default_rng(0)
     gallery = rows(rng.standard_normal((600, 8)))
     gallery[rng.permutation(600)[:60]] = gallery[7]
@@ -135,7 +135,7 @@ def test_more_answers_than_images_are_filled_up(kind: str, data: tuple[Table, Ta
         assert len(np.unique(row[row >= 0])) == (row >= 0).sum() > 100
 
 
-def test_no_gallery_and_no_query() -> None:
+def test_empty_galleries_and_queries_give_no_answers() -> None:
     empty, one = np.empty((0, 4), np.float32), np.ones((1, 4), np.float32)
     index = FlatIndex()
     index.build(empty)
@@ -185,7 +185,7 @@ def test_lists_are_the_square_root_of_the_gallery_where_training_allows() -> Non
 
 
 @every_kind
-def test_refuses_what_is_not_finite(kind: str, data: tuple[Table, Table], built: dict[str, Index]) -> None:
+def test_values_that_are_not_finite_are_refused(kind: str, data: tuple[Table, Table], built: dict[str, Index]) -> None:
     for value in (np.nan, np.inf):
         gallery = data[0].copy()
         gallery[-1, 3] = value
@@ -196,7 +196,7 @@ def test_refuses_what_is_not_finite(kind: str, data: tuple[Table, Table], built:
 
 
 @every_kind
-def test_nothing_is_searched_saved_or_weighed_before_it_is_built(kind: str, tmp_path: Path) -> None:
+def test_an_index_must_be_built_before_use(kind: str, tmp_path: Path) -> None:
     index = KINDS[kind][0]()
     assert len(index) == 0
     with pytest.raises(RuntimeError):
@@ -208,7 +208,7 @@ def test_nothing_is_searched_saved_or_weighed_before_it_is_built(kind: str, tmp_
 
 
 @every_kind
-def test_the_config_of_its_name_makes_the_kind_with_its_defaults(kind: str) -> None:
+def test_each_configuration_makes_its_kind_with_its_defaults(kind: str) -> None:
     index = instantiate(OmegaConf.load(CONF / f"{kind}.yaml"))()
     plain = type(KINDS[kind][0]())()
     assert index.kind == kind
@@ -222,7 +222,7 @@ def test_only_flat_is_exact_and_has_no_depth() -> None:
     assert [index.kind for index in indexes] == list(KINDS)
 
 
-def test_refuses_shapes_and_numbers_of_answers(built: dict[str, Index]) -> None:
+def test_wrong_shapes_and_numbers_of_answers_are_refused(built: dict[str, Index]) -> None:
     with pytest.raises(UserError, match=r"query.*\(32,\)"):
         built["flat"].search(np.ones(32, np.float32), 1)
     with pytest.raises(UserError, match=r"\b0$"):
@@ -280,7 +280,7 @@ def test_recall_is_the_mean_share_found() -> None:
         assert recall(approximate, exact, k) == pytest.approx(np.mean(shares))
 
 
-def test_recall_counts_the_answers_there_are() -> None:
+def test_recall_counts_existing_answers() -> None:
     exact = np.array([[4, 2, -1], [-1, -1, -1], [0, 1, 2]])
     approximate = np.array([[2, 4, -1], [5, -1, -1], [3, 2, -1]])
     assert recall(approximate, exact, 3) == pytest.approx((1 + 1 / 3) / 2)
@@ -290,7 +290,7 @@ def test_recall_counts_the_answers_there_are() -> None:
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf_flat", "hnsw"])
-def test_a_search_among_some_finds_these_alone(kind: str, data: tuple[Table, Table], built: dict[str, Index]) -> None:
+def test_a_search_among_some_finds_only_these(kind: str, data: tuple[Table, Table], built: dict[str, Index]) -> None:
     gallery, queries = data
     allowed = np.zeros(len(gallery), np.bool_)
     # All near the queries, so that approximate kinds find them.
@@ -304,7 +304,7 @@ def test_a_search_among_some_finds_these_alone(kind: str, data: tuple[Table, Tab
 
 
 @pytest.mark.parametrize("kind", ["opq_pq", "rabitq"])
-def test_what_looks_at_all_cannot_be_searched_in_part(
+def test_kinds_without_selection_refuse_a_partial_search(
     kind: str, data: tuple[Table, Table], built: dict[str, Index]
 ) -> None:
     with pytest.raises(UserError, match=kind):

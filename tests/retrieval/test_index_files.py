@@ -21,7 +21,7 @@ from retrieval.indexes import DIM, KINDS, Table, every_kind, stable_sort
 
 
 @every_kind
-def test_saved_loaded_and_mapped_answer_alike(
+def test_saved_loaded_and_mapped_indexes_give_the_same_answers(
     kind: str, data: tuple[Table, Table], built: dict[str, Index], tmp_path: Path
 ) -> None:
     path = tmp_path / "new" / "an index"
@@ -69,9 +69,7 @@ class TakesAway(FlatIndex):
 
 
 @pytest.mark.parametrize("mmap", [True, False])
-def test_an_index_that_is_taken_away_while_it_is_read_is_said(
-    data: tuple[Table, Table], tmp_path: Path, mmap: bool
-) -> None:
+def test_an_index_deleted_while_it_is_read_is_reported(data: tuple[Table, Table], tmp_path: Path, mmap: bool) -> None:
     index, path = FlatIndex(), tmp_path / "index"
     index.build(data[0])
     index.save(path)
@@ -96,7 +94,7 @@ def test_search_settings_may_change_with_a_loaded_index(data: tuple[Table, Table
         (IVFFlatIndex, r"lists=30, not None"),
     ],
 )
-def test_another_index_is_refused(
+def test_an_index_of_another_kind_is_refused(
     other: Callable[[], Index], message: str, built: dict[str, Index], tmp_path: Path
 ) -> None:
     built["ivf_flat"].save(tmp_path / "index")
@@ -117,7 +115,7 @@ def test_descriptors_of_another_size_are_refused(built: dict[str, Index], tmp_pa
 
 @pytest.mark.parametrize("mmap", [False, True])
 @every_kind
-def test_a_file_cut_short_is_refused(kind: str, mmap: bool, built: dict[str, Index], tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(kind: str, mmap: bool, built: dict[str, Index], tmp_path: Path) -> None:
     path = tmp_path / "index"
     built[kind].save(path)
     whole = path.read_bytes()
@@ -138,7 +136,7 @@ def test_a_flipped_byte_is_refused(built: dict[str, Index], tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("mmap", [False, True])
-def test_a_file_that_is_no_index_is_refused(mmap: bool, built: dict[str, Index], tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_index_is_refused(mmap: bool, built: dict[str, Index], tmp_path: Path) -> None:
     path, beside = tmp_path / "index", tmp_path / "index.json"
     built["flat"].save(path)
     path.write_bytes(b"nonsense" * 9)
@@ -156,7 +154,7 @@ def test_a_json_of_another_index_is_refused(built: dict[str, Index], tmp_path: P
         FlatIndex().load(path)
 
 
-def test_what_is_not_there_or_not_whole_is_refused(built: dict[str, Index], tmp_path: Path) -> None:
+def test_missing_and_incomplete_files_are_refused(built: dict[str, Index], tmp_path: Path) -> None:
     path, beside = tmp_path / "index", tmp_path / "index.json"
     with pytest.raises(UserError, match=re.escape(f"{path}: ")):
         FlatIndex().load(path)
@@ -170,13 +168,13 @@ def test_what_is_not_there_or_not_whole_is_refused(built: dict[str, Index], tmp_
         FlatIndex().load(path)
 
 
-def test_a_name_that_faiss_cannot_take_is_refused(built: dict[str, Index], tmp_path: Path) -> None:
+def test_a_name_that_faiss_cannot_read_is_refused(built: dict[str, Index], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="UTF-8"):
         built["flat"].save(tmp_path / os.fsdecode(b"\xff"))
     assert os.listdir(tmp_path) == []
 
 
-def test_a_disk_without_room_leaves_what_was_there(
+def test_a_full_disk_keeps_the_previous_index(
     data: tuple[Table, Table], built: dict[str, Index], tmp_path: Path
 ) -> None:
     path = tmp_path / "index"

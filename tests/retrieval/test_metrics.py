@@ -69,7 +69,7 @@ def loop(ranked: list[int], positives: set[int], ignored: set[int], kappas: list
 
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(data=st.data())
-def test_equals_a_walk_down_the_list(data: st.DataObject) -> None:
+def test_figures_equal_a_loop_over_the_list(data: st.DataObject) -> None:
     size = data.draw(st.integers(3, 40))
     kind = data.draw(st.lists(st.sampled_from("ehjn"), min_size=size, max_size=size))
     if not set(kind) & {"e", "h"}:
@@ -101,7 +101,7 @@ def test_a_query_without_positives_is_left_out_of_the_mean() -> None:
     assert np.isnan(easy["ap"][1])
 
 
-def test_another_number_of_queries_is_refused() -> None:
+def test_a_different_number_of_queries_is_refused() -> None:
     with pytest.raises(UserError, match=r"\b1 .*\b2 queries"):
         revisited_evaluation(np.zeros((1, 3), np.int64), GroundTruth(lists([], []), lists([], []), lists([], [])))
 
@@ -120,7 +120,7 @@ def test_a_ranking_that_names_an_image_twice_is_refused() -> None:
 
 @settings(derandomize=True, deadline=None, max_examples=30)
 @given(data=st.data())
-def test_ranks_of_what_is_labelled_are_enough(data: st.DataObject) -> None:
+def test_ranks_of_labelled_images_are_enough(data: st.DataObject) -> None:
     size, asked = data.draw(st.integers(3, 40)), data.draw(st.integers(1, 4))
     kinds = [data.draw(st.lists(st.sampled_from("ehjn"), min_size=size, max_size=size)) for _ in range(asked)]
     rankings = [data.draw(st.permutations(range(size)))[: data.draw(st.integers(0, size))] for _ in kinds]
@@ -141,7 +141,7 @@ def test_ranks_of_what_is_labelled_are_enough(data: st.DataObject) -> None:
             np.testing.assert_array_equal(result[difficulty][figure], scores[figure])
 
 
-def test_positives_are_ranked_among_what_counts() -> None:
+def test_ignored_images_take_no_rank() -> None:
     truth = GroundTruth(easy=lists([4], []), hard=lists([1, 9], []), junk=lists([7, 0], [3]))
     ranking = (np.array([7, 4, 2, 1, 0, 5]), np.zeros(6, np.float32))
     ranked = listed_ranking([ranking, ranking], ground_truth_ids_of(truth), 3)
@@ -186,7 +186,7 @@ def test_order_and_repetition_of_updates_do_not_matter(world) -> None:
     assert metric.ranks.shape == (2, 8)
 
 
-def test_reset_forgets(world) -> None:
+def test_reset_clears_the_state(world) -> None:
     truth, descriptors, queries = world
     metric = RevisitedMAP(truth, 8, queries, 6)
     metric.update(descriptors, torch.arange(10))
@@ -197,7 +197,7 @@ def test_reset_forgets(world) -> None:
         metric.compute()
 
 
-def test_queries_may_lie_in_the_gallery() -> None:
+def test_queries_may_be_in_the_gallery() -> None:
     descriptors = torch.nn.functional.normalize(torch.randn(4, 6))
     truth = GroundTruth(easy=lists([1], [0]), hard=lists([], []), junk=lists([0], [1]))
     metric = RevisitedMAP(truth, 4, np.array([0, 1]), 6)
@@ -206,7 +206,7 @@ def test_queries_may_lie_in_the_gallery() -> None:
     assert (metric.ranks[:, 0] == [0, 1]).all()
 
 
-def test_what_is_skipped_is_not_found(world) -> None:
+def test_skipped_images_are_not_found(world) -> None:
     truth, descriptors, queries = world
     metric = RevisitedMAP(truth, 8, queries, 6)
     kept = torch.tensor([0, 1, 2, 4, 5, 6, 7, 8, 9])
@@ -235,7 +235,7 @@ def test_chunks_and_the_kept_head_do_not_change_the_result(world) -> None:
     assert metric.ranks.tolist() == np.argsort(-scores, axis=1)[:, :3].tolist()
 
 
-def test_what_an_approximate_index_does_not_find_counts_as_missed(world) -> None:
+def test_positives_missed_by_an_approximate_index_count_as_not_found(world) -> None:
     truth, descriptors, queries = world
     exact, whole, shallow = (
         RevisitedMAP(truth, 8, queries, 6, index)
@@ -256,7 +256,7 @@ def test_what_an_approximate_index_does_not_find_counts_as_missed(world) -> None
     assert results[2]["medium"]["map"] == revisited_evaluation(found, truth)["medium"]["map"]
 
 
-def test_no_readable_query_finds_nothing(world) -> None:
+def test_without_readable_queries_nothing_is_found(world) -> None:
     truth, descriptors, queries = world
     metric = RevisitedMAP(truth, 8, queries, 6)
     metric.update(descriptors[:8], torch.arange(8))

@@ -34,7 +34,7 @@ def drawn(
 
 
 @pytest.mark.parametrize(("neighbours", "alpha"), [(1, 3.0), (4, 3.0), (4, 0.0), (30, 1.5), (100, 3.0)])
-def test_queries_are_drawn_to_their_first_answers(neighbours: int, alpha: float) -> None:
+def test_queries_move_towards_their_first_answers(neighbours: int, alpha: float) -> None:
     gallery, queries = descriptors(40, 0), descriptors(9, 1)
     same, expanded = AlphaQE(neighbours, alpha)(gallery, queries, np.ones(40, np.bool_))
     assert same is gallery
@@ -44,7 +44,7 @@ def test_queries_are_drawn_to_their_first_answers(neighbours: int, alpha: float)
 
 
 @pytest.mark.parametrize(("neighbours", "alpha"), [(1, 3.0), (4, 3.0), (4, 0.0), (30, 1.5), (100, 3.0)])
-def test_gallery_images_are_drawn_to_other_gallery_images(neighbours: int, alpha: float) -> None:
+def test_gallery_images_move_towards_their_neighbours(neighbours: int, alpha: float) -> None:
     gallery, queries = descriptors(40, 0), descriptors(9, 1)
     expected = [drawn(own, gallery, neighbours, alpha, excluded=i) for i, own in enumerate(gallery)]
     augmented, same = DatabaseAugmentation(neighbours, alpha)(gallery, queries, np.ones(40, np.bool_))
@@ -56,7 +56,7 @@ def test_gallery_images_are_drawn_to_other_gallery_images(neighbours: int, alpha
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_unknown_images_stay_zeros_and_are_nobodys_neighbours(step: type, tmp_path: Path) -> None:
+def test_missing_images_stay_zeros_and_are_not_neighbours(step: type, tmp_path: Path) -> None:
     gallery, queries = descriptors(40, 0), descriptors(9, 1)
     known = np.ones(40, np.bool_)
     known[[0, 7, 8, 39]] = False
@@ -75,7 +75,7 @@ def test_unknown_images_stay_zeros_and_are_nobodys_neighbours(step: type, tmp_pa
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_no_query_one_image_and_no_known_image(step: type) -> None:
+def test_empty_queries_single_images_and_missing_images_work(step: type) -> None:
     gallery, queries = descriptors(1, 0), descriptors(3, 1)
     found, asked = step()(gallery, queries[:0], np.ones(1, np.bool_))
     np.testing.assert_allclose(found, gallery, atol=1e-6)
@@ -86,7 +86,7 @@ def test_no_query_one_image_and_no_known_image(step: type) -> None:
     np.testing.assert_allclose(asked, queries, atol=1e-6)
 
 
-def test_copies_do_not_take_an_images_own_place() -> None:
+def test_copies_do_not_replace_the_image_itself() -> None:
     """Five copies of an image: each finds the four others, whether or not it is in its own list."""
     gallery = np.repeat(descriptors(1, 0), 5, 0)
     augmented, _ = DatabaseAugmentation(neighbours=2)(gallery, gallery[:0])
@@ -97,7 +97,7 @@ def test_copies_do_not_take_an_images_own_place() -> None:
     assert cosines.tolist() == [[9, 7], [8, 7], [9, 8]]
 
 
-def test_what_is_not_there_or_points_away_weighs_nothing() -> None:
+def test_missing_and_opposite_neighbours_have_no_weight() -> None:
     cosines = np.array([[0.5, 0.0, -0.5, 0.25, np.nan]], np.float32)
     found = np.array([[3, 2, 1, -1, -1]])
     assert alpha_weights(cosines, found, 2.0).tolist() == [[0.25, 0, 0, 0, 0]]
@@ -106,11 +106,11 @@ def test_what_is_not_there_or_points_away_weighs_nothing() -> None:
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("settings", [{"neighbours": 0}, {"alpha": -1.0}, {"alpha": float("nan")}])
-def test_settings_without_meaning_are_refused(step: type, settings: dict[str, float]) -> None:
+def test_invalid_settings_are_refused(step: type, settings: dict[str, float]) -> None:
     with pytest.raises(UserError, match=rf"^post\.\w+ .*{next(iter(settings))}=-?\w+"):
         step(**settings)
 
 
-def test_what_a_card_says_of_them() -> None:
+def test_cards_describe_the_settings() -> None:
     assert AlphaQE(5, 2.0).config() == {"query_expansion": "alpha", "neighbours": 5, "alpha": 2.0}
     assert DatabaseAugmentation().config() == {"database_augmentation": "alpha", "neighbours": 10, "alpha": 3.0}

@@ -29,7 +29,7 @@ def gallery() -> Table:
 
 
 @pytest.mark.parametrize("kind", CODES)
-def test_codes_propose_the_nearest_and_estimate_their_cosines(kind: type[RaBitQCodes], gallery: Table) -> None:
+def test_codes_select_the_nearest_and_estimate_their_cosines(kind: type[RaBitQCodes], gallery: Table) -> None:
     codes = kind()
     codes.build(gallery)
     queries = gallery[:40]
@@ -41,7 +41,7 @@ def test_codes_propose_the_nearest_and_estimate_their_cosines(kind: type[RaBitQC
     assert codes.bytes_per_vector == pytest.approx(DIM / 8 + 8 + 4 * DIM * DIM / 3000, abs=0.5)
 
 
-def test_packed_codes_are_those_that_were_packed(gallery: Table) -> None:
+def test_packed_codes_give_the_same_answers(gallery: Table) -> None:
     codes, packed = RaBitQCodes(), FastScanCodes()
     codes.build(gallery)
     packed.build(gallery)
@@ -52,7 +52,7 @@ def test_packed_codes_are_those_that_were_packed(gallery: Table) -> None:
     assert np.intersect1d(codes.search(gallery[:1], 50)[1], packed.search(gallery[:1], 50)[1]).size >= 45
 
 
-def test_a_selection_is_searched_by_plain_codes_alone(gallery: Table) -> None:
+def test_a_selection_is_searched_by_plain_codes(gallery: Table) -> None:
     codes, allowed = RaBitQCodes(), np.arange(len(gallery)) % 3 == 1
     codes.build(gallery)
     scores, positions = codes.search(gallery[:5], 1200, allowed)
@@ -64,7 +64,7 @@ def test_a_selection_is_searched_by_plain_codes_alone(gallery: Table) -> None:
 
 @pytest.mark.parametrize("kind", CODES)
 @pytest.mark.parametrize("count", [1, 2, 31, 33])
-def test_few_and_equal_descriptors_are_coded(kind: type[RaBitQCodes], count: int) -> None:
+def test_few_and_equal_descriptors_can_be_coded(kind: type[RaBitQCodes], count: int) -> None:
     equal = np.tile(rows(np.random.default_rng(0).standard_normal((1, DIM))), (count, 1))
     codes = kind()
     codes.build(equal)
@@ -73,7 +73,7 @@ def test_few_and_equal_descriptors_are_coded(kind: type[RaBitQCodes], count: int
     assert np.isfinite(scores[positions >= 0]).all()
 
 
-def test_the_answers_are_the_same_from_its_file(gallery: Table, tmp_path: Path) -> None:
+def test_a_saved_index_gives_the_same_answers(gallery: Table, tmp_path: Path) -> None:
     index, again = RaBitQIndex(shortlist=200), RaBitQIndex(shortlist=200)
     index.build(gallery)
     index.save(tmp_path / "index")
@@ -122,7 +122,7 @@ def other_length(index: Any) -> None:
 
 @pytest.mark.parametrize("change", [shorter, twice_turned, other_length])
 @pytest.mark.parametrize("kind", CODES)
-def test_codes_of_other_sizes_than_they_say_are_refused(
+def test_codes_of_wrong_size_are_refused(
     kind: type[RaBitQCodes], change: Callable[[Any], None], gallery: Table, tmp_path: Path
 ) -> None:
     """faiss would read out of bounds."""

@@ -151,7 +151,7 @@ def test_near_ties_are_decided_by_exact_products(
 @pytest.mark.parametrize("dim", [1, 64, 65, 700])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
 @pytest.mark.parametrize("length", [1.0, 1e-40, 1e-20, 3e4])
-def test_quick_products_are_as_near_as_they_say(block: int, dim: int, dtype: type[np.floating], length: float) -> None:
+def test_quick_products_are_within_their_bound(block: int, dim: int, dtype: type[np.floating], length: float) -> None:
     rng = np.random.default_rng(dim)
     gallery, queries = (np.abs(rng.standard_normal((count, dim))) for count in (300, 5))
     gallery *= length / np.linalg.norm(gallery, axis=1, keepdims=True) * rng.random((300, 1))
@@ -164,7 +164,7 @@ def test_quick_products_are_as_near_as_they_say(block: int, dim: int, dtype: typ
     assert (products.exact_pairs(asked, asked_for, positions) == exact[asked_for, positions]).all()
 
 
-def test_where_torch_may_round_to_less_than_float32_products_are_exact() -> None:
+def test_products_are_exact_if_torch_may_round_below_float32() -> None:
     gallery, queries = whole()
     products, asked, everything = InnerProducts(gallery), Queries.of(queries), np.arange(len(gallery))
     before = torch.get_float32_matmul_precision()
@@ -179,7 +179,7 @@ def test_where_torch_may_round_to_less_than_float32_products_are_exact() -> None
 
 
 @pytest.mark.parametrize("length", [1e25, 1e37])
-def test_what_float32_may_not_hold_is_multiplied_exactly(length: float) -> None:
+def test_values_beyond_float32_are_multiplied_exactly(length: float) -> None:
     rng = np.random.default_rng(0)
     gallery, queries = rng.standard_normal((50, 9)) * length, rng.standard_normal((2, 9)).astype(np.float32) / length
     for rows in (gallery, np.float32(gallery)):
@@ -188,7 +188,7 @@ def test_what_float32_may_not_hold_is_multiplied_exactly(length: float) -> None:
         assert (error == 0).all()
 
 
-def test_equal_descriptors_tie_wherever_they_stand() -> None:
+def test_equal_descriptors_tie_at_any_position() -> None:
     rng = np.random.default_rng(0)
     gallery = rng.standard_normal((5000, 37)).astype(np.float32)
     gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
@@ -203,7 +203,7 @@ def test_equal_descriptors_tie_wherever_they_stand() -> None:
         assert len(set(ranked.scores[0].tolist())) == 1
 
 
-def test_neither_threads_nor_parts_nor_company_change_a_bit() -> None:
+def test_results_do_not_depend_on_threads_parts_or_other_queries() -> None:
     rng = np.random.default_rng(0)
     gallery = rng.standard_normal((3000, 70)).astype(np.float32)
     queries = rng.standard_normal((9, 70)).astype(np.float32)
@@ -239,7 +239,7 @@ def test_sums_of_products_on_the_grid_do_not_round(length: float, power: int) ->
 
 
 @pytest.mark.parametrize("precision", ["high", "medium"])
-def test_where_torch_may_multiply_in_bfloat16_products_are_exact(precision: str) -> None:
+def test_products_are_exact_if_torch_may_use_bfloat16(precision: str) -> None:
     rows = np.random.default_rng(0).standard_normal((9, 128)).astype(np.float32)
     products, queries, places = InnerProducts(rows), Queries.of(rows[:3]), np.arange(9)
     quick, error = products.quick(queries, places)
@@ -263,7 +263,7 @@ def test_zeros_are_on_the_grid() -> None:
 
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
-def test_a_mapped_gallery_ranks_alike_and_keeps_what_was_changed(tmp_path: Path, mode: str) -> None:
+def test_a_mapped_gallery_gives_the_same_ranking_and_keeps_changes(tmp_path: Path, mode: str) -> None:
     gallery, queries = whole()
     np.save(tmp_path / "gallery.npy", np.zeros_like(gallery) if mode == "c" else gallery)
     mapped = np.load(tmp_path / "gallery.npy", mmap_mode=mode)  # pyright: ignore[reportArgumentType]
@@ -277,14 +277,14 @@ def test_a_mapped_gallery_ranks_alike_and_keeps_what_was_changed(tmp_path: Path,
     assert memory_map_of(gallery) is None
 
 
-def test_take_rows_consecutive_positions_are_no_copy() -> None:
+def test_consecutive_rows_are_not_copied() -> None:
     table = np.arange(12.0).reshape(6, 2)
     assert np.shares_memory(take_rows(table, np.arange(2, 5)), table)
     for positions in ([], [1, 3], [2, 1, 0], [1, 1, 3], [4]):
         assert take_rows(table, np.array(positions, np.int64)).tolist() == table[np.array(positions, np.int64)].tolist()
 
 
-def test_where_there_is_nothing_nothing_is_found() -> None:
+def test_empty_galleries_have_no_answers() -> None:
     gallery, queries = whole(images=5, queries=2)
     labelled = [np.array([4, 1]), np.empty(0, np.int64)]
     for table, known in ((gallery, np.zeros(5, np.bool_)), (gallery[:0], None)):
@@ -296,7 +296,7 @@ def test_where_there_is_nothing_nothing_is_found() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_refused(value: float) -> None:
+def test_values_that_are_not_finite_are_refused(value: float) -> None:
     gallery, queries = whole(images=40)
     nobody = some(gallery, queries, 0)
     spoiled = gallery.copy()
@@ -310,7 +310,7 @@ def test_what_is_not_finite_is_refused(value: float) -> None:
     check(exact_ranking(spoiled, queries, nobody, 3, known), queries @ gallery.T, nobody, 3, known)
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_inconsistent_shapes_are_refused() -> None:
     gallery, queries = whole(images=40, queries=2)
     nothing = np.empty(0, np.int64)
     with pytest.raises(UserError, match=r"\b5\b.*\b6\b"):
@@ -324,7 +324,7 @@ def test_what_does_not_fit_is_refused() -> None:
             exact_ranking(gallery, queries, [nothing, np.array([3, outside])], 3)
 
 
-def test_lists_are_kept_as_far_as_they_go() -> None:
+def test_incomplete_lists_are_accepted() -> None:
     lists = [([5, 2, 9], [0.5, 0.25, 0.125]), ([7, -1, -1], [1.0, 3.0, 3.0]), ([], [])]
     labelled = [np.array([9, 4, 5, 9]), np.array([7]), np.array([7])]
     found = ((np.array(p, np.int64), np.array(s, np.float32)) for p, s in lists)
@@ -335,7 +335,7 @@ def test_lists_are_kept_as_far_as_they_go() -> None:
     assert ranks_in(np.array([3, 1]), np.empty(0, np.int64)).tolist() == []
 
 
-def test_what_an_index_finds_is_ranked_as_far_as_it_was_asked() -> None:
+def test_an_index_ranks_only_its_answers() -> None:
     gallery, queries = whole()
     labelled = some(gallery, queries)
     exact = exact_ranking(gallery, queries, labelled, 20, chunks=SMALL)
@@ -365,7 +365,7 @@ def test_unknown_images_and_queries_are_left_out_of_every_kind_of_ranking(index:
         assert ranked.ranks[query].tolist() == [order.index(i) if i in order else -1 for i in own.tolist()]
 
 
-def test_a_new_order_moves_what_it_orders() -> None:
+def test_reordering_moves_images_and_scores() -> None:
     gallery, queries = whole(images=30, queries=3)
     labelled = [np.arange(30)] * 3
     before = exact_ranking(gallery, queries, labelled, 10)
@@ -382,7 +382,7 @@ def test_a_new_order_moves_what_it_orders() -> None:
 
 
 @pytest.mark.parametrize("order", [[0, 0, 1], [1, 2], list(range(11)), [0, 1, 2, 3, 4]])
-def test_an_order_of_anything_else_is_refused(order: list[int]) -> None:
+def test_an_invalid_order_is_refused(order: list[int]) -> None:
     gallery, queries = whole(images=4, queries=1)
     ranked = exact_ranking(gallery, queries, [np.empty(0, np.int64)], 10)
     with pytest.raises(ValueError, match="query 0"):

@@ -33,7 +33,7 @@ def test_results_come_in_order_from_threads_of_one_core_each() -> None:
     assert torch.get_num_threads() == 3
 
 
-def test_few_parts_are_taken_before_their_results_are_wanted() -> None:
+def test_few_parts_are_read_ahead() -> None:
     taken: list[int] = []
 
     def parts() -> Iterator[int]:
@@ -48,7 +48,7 @@ def test_few_parts_are_taken_before_their_results_are_wanted() -> None:
     assert torch.get_num_threads() == 3
 
 
-def test_an_error_arrives_where_the_results_are_read() -> None:
+def test_errors_are_raised_where_results_are_read() -> None:
     with pytest.raises(ZeroDivisionError):
         list(parallel_map(lambda part: 1 // part, [1, 0, 1]))
     assert torch.get_num_threads() == 3

@@ -71,7 +71,7 @@ def test_pca_makes_the_covariance_the_identity() -> None:
     np.testing.assert_allclose(np.cov(whitened.T, bias=True), np.eye(12), atol=1e-9)
 
 
-def test_fewer_dimensions_are_those_that_vary_most() -> None:
+def test_reduced_dimensions_have_the_largest_variance() -> None:
     rows = correlated()
     whole, cut = projection_of(learned(rows)), projection_of(learned(rows, dim=5))
     np.testing.assert_array_equal(cut.projection, whole.projection[:5])
@@ -110,7 +110,7 @@ def test_a_memory_mapped_gallery_gives_the_same(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mapped[1], in_memory[1])
 
 
-def test_supervised_makes_matching_differences_white_and_their_mean_axes_principal() -> None:
+def test_supervised_whitens_matching_differences_along_principal_axes() -> None:
     rows, pairs, _ = landmarks()
     projection = projection_of(learned(rows, pairs, kind="supervised"))
     moved = (rows - projection.mean) @ projection.projection.T
@@ -121,7 +121,7 @@ def test_supervised_makes_matching_differences_white_and_their_mean_axes_princip
     assert (np.diff(np.diag(covariance)) < 0).all()
 
 
-def test_supervised_brings_matches_nearer_than_pca_and_pca_nearer_than_nothing() -> None:
+def test_supervised_brings_matches_closer_than_pca_and_pca_closer_than_nothing() -> None:
     rows, pairs, _ = landmarks()
     unseen, _, labels = landmarks(seed=1)
     shares = []
@@ -148,7 +148,7 @@ def test_images_without_a_descriptor_are_left_out_with_their_pairs() -> None:
         np.testing.assert_array_equal(found.mean, expected.mean)
 
 
-def test_shrinking_bounds_what_hardly_varies() -> None:
+def test_shrinking_bounds_directions_of_small_variance() -> None:
     covariance = np.diag([1.0, 1e-14, 0.0])
     assert len(pca_projection(covariance, 0.0)) == 1
     shrunk = pca_projection(covariance, 0.3)
@@ -173,7 +173,7 @@ def as_cirtorch(rows: NDArray[np.floating], pairs: NDArray[np.int64]) -> NDArray
     return turned / np.linalg.norm(turned, axis=1, keepdims=True)
 
 
-def test_centred_on_pairs_it_is_cirtorchs(tmp_path: Path) -> None:
+def test_centring_on_pairs_equals_cirtorch(tmp_path: Path) -> None:
     rows, pairs, _ = landmarks()
     # Half of the landmarks are in no pair, so the two centres differ.
     pairs = pairs[pairs[:, 0] < 180]
@@ -193,7 +193,7 @@ def test_centred_on_pairs_it_is_cirtorchs(tmp_path: Path) -> None:
         Whitening(matrix=file, centre="images")
 
 
-def test_a_file_that_does_not_say_is_centred_on_all_images(tmp_path: Path) -> None:
+def test_a_file_without_a_centre_is_centred_on_all_images(tmp_path: Path) -> None:
     file = learned(correlated()).save(tmp_path / "new")
     about = {"kind": "pca", "shrink": "0.0", "name": "set", "digest": "ab", "network": ""}
     save_file(load_file(file), tmp_path / "old", about)
@@ -201,7 +201,7 @@ def test_a_file_that_does_not_say_is_centred_on_all_images(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", ["pca", "supervised"])
-def test_saved_is_loaded(tmp_path: Path, kind: str) -> None:
+def test_a_saved_whitening_is_loaded(tmp_path: Path, kind: str) -> None:
     rows, pairs, _ = landmarks()
     whitening = learned(rows, pairs, kind=kind, dim=6, shrink=0.25)
     file = whitening.save(tmp_path / "new folder" / "whitening.safetensors")
@@ -222,7 +222,7 @@ def test_saved_is_loaded(tmp_path: Path, kind: str) -> None:
     np.testing.assert_array_equal(projection_of(cut).projection, projection_of(whitening).projection[:4])
 
 
-def test_it_is_refused_for_another_network(tmp_path: Path) -> None:
+def test_a_whitening_for_another_network_is_refused(tmp_path: Path) -> None:
     loaded = Whitening(matrix=learned(correlated()).save(tmp_path / "whitening.safetensors"))
     loaded.check_network("this network")
     loaded.check_network("")
@@ -231,7 +231,7 @@ def test_it_is_refused_for_another_network(tmp_path: Path) -> None:
         loaded.check_network("another")
 
 
-def test_without_a_matrix_it_says_what_to_give(tmp_path: Path) -> None:
+def test_a_missing_matrix_is_reported(tmp_path: Path) -> None:
     rows = correlated()
     whitening = Whitening()
     assert whitening.learned_on is None
@@ -252,7 +252,7 @@ def test_without_a_matrix_it_says_what_to_give(tmp_path: Path) -> None:
         ({"centre": "pairs"}, r"centre=pairs .*kind=supervised"),
     ],
 )
-def test_settings_without_meaning_are_refused(settings: dict[str, object], message: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Whitening(**settings)
 

@@ -25,7 +25,7 @@ def all_names(library: Library) -> list[str]:
     return sorted("/".join(Path(name).parts[-2:]) for name in library.catalogue.names())
 
 
-def test_pages_are_the_photos_by_their_paths(client: TestClient, finder: SearchEngine) -> None:
+def test_pages_list_photos_by_path(client: TestClient, finder: SearchEngine) -> None:
     names = all_names(finder.library)
     assert listed(client) == (12, names)
     pages = [listed(client, offset=offset, limit=5) for offset in (0, 5, 10, 15)]
@@ -46,7 +46,7 @@ def test_photos_that_cannot_be_found_are_not_listed(own: Path, start: Start) -> 
     ]
 
 
-def test_what_is_not_there_is_refused(client: TestClient) -> None:
+def test_unknown_folders_columns_and_photos_are_refused(client: TestClient) -> None:
     assert client.get("/api/photos", params={"folder": "nowhere"}).status_code == 404
     assert client.get("/api/photos", params={"where": "nothing=1"}).status_code == 400
     assert client.get("/api/values", params={"column": "nothing"}).status_code == 400
@@ -57,7 +57,7 @@ def test_what_is_not_there_is_refused(client: TestClient) -> None:
         assert client.post("/api/search", **fields).status_code == 422
 
 
-def test_values_that_contain_a_text(own: Path, start: Start) -> None:
+def test_values_are_filtered_by_a_text(own: Path, start: Start) -> None:
     library = Library(own)
     with library.change() as change:
         for number, name in enumerate(library.catalogue.names()):
@@ -76,7 +76,7 @@ def test_values_that_contain_a_text(own: Path, start: Start) -> None:
     }
 
 
-def test_folders_tell_no_more_than_tells_them_apart(own: Path, start: Start, gallery: Path) -> None:
+def test_folders_reveal_only_the_differing_parts_of_paths(own: Path, start: Start, gallery: Path) -> None:
     library = Library(own)
     descriptors = library.descriptors(library.keys()[:3])
     places = [gallery / "landmark 1/2019/a.jpg", gallery / "landmark 2/2019/a.jpg", gallery / "2020/a.jpg"]
@@ -125,7 +125,7 @@ def test_a_photo_of_the_library_is_searched_for_without_the_network(
     assert 0 <= why["inliers"] <= why["matches"]
 
 
-def test_a_part_of_a_photo_of_the_library(own: Path, start: Start, finder: SearchEngine) -> None:
+def test_a_part_of_a_photo_of_the_library_is_searched_for(own: Path, start: Start, finder: SearchEngine) -> None:
     client = start()
     library = Library(own)
     ((photo, _),) = library.catalogue.find([6])
@@ -142,7 +142,7 @@ def test_a_part_of_a_photo_of_the_library(own: Path, start: Start, finder: Searc
     assert client.post("/api/search", data={"like": 6, "box": "5,5,60,45"}).status_code == 400
 
 
-def test_a_photo_that_has_vanished_is_searched_for_but_not_looked_at(own: Path, start: Start) -> None:
+def test_a_missing_photo_can_be_searched_for_but_not_shown(own: Path, start: Start) -> None:
     library = Library(own)
     library.add([Photo("/nowhere/gone.jpg", 1, 1, (96, 112))], library.descriptors(library.keys()[:1]))
     client = start()
@@ -157,7 +157,7 @@ def test_a_photo_that_has_vanished_is_searched_for_but_not_looked_at(own: Path, 
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_a_library_of_next_to_nothing(own: Path, start: Start, count: int) -> None:
+def test_libraries_of_no_and_one_photo_are_listed(own: Path, start: Start, count: int) -> None:
     library = Library(own)
     library.remove(list(library.catalogue.names())[count:])
     client = start()

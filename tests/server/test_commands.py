@@ -25,7 +25,7 @@ def serve(*options: str) -> tuple[int, str]:
     return done.exit_code, done.stderr
 
 
-def test_a_port_that_is_taken_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_before_anything_is_loaded(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -36,7 +36,7 @@ def test_a_port_that_is_taken_is_said_before_anything_is_loaded(tmp_path: Path) 
     assert all(part in said for part in (f"127.0.0.1:{port}", "Address already in use", "--port"))
 
 
-def test_no_library_is_said(tmp_path: Path) -> None:
+def test_a_missing_library_is_reported(tmp_path: Path) -> None:
     code, said = serve("--library", str(tmp_path), "--port", "0")
     assert code == 2
     assert said.count("\n") == 1
@@ -44,12 +44,12 @@ def test_no_library_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("options", "warned"), [([], True), (["--token", "x"], False)])
-def test_an_open_address_without_a_token_is_warned_of(tmp_path: Path, options: list[str], warned: bool) -> None:
+def test_a_public_address_without_a_token_gives_a_warning(tmp_path: Path, options: list[str], warned: bool) -> None:
     _, said = serve("--library", str(tmp_path), "--port", "0", "--host", "0.0.0.0", *options)
     assert ("warning" in said and "--read-only" in said) is warned
 
 
-def test_a_token_that_no_header_carries_is_refused(tmp_path: Path) -> None:
+def test_a_token_that_a_header_cannot_contain_is_refused(tmp_path: Path) -> None:
     code, said = serve("--library", str(tmp_path), "--token", "été")
     assert code == 2
     assert said.startswith("error: --token")
@@ -60,7 +60,7 @@ def test_a_token_that_no_header_carries_is_refused(tmp_path: Path) -> None:
     ("key", "value", "expected"),
     [("format", 1, f"format 1, this version reads {FORMAT}"), ("identity", {"model": "another"}, "(another)")],
 )
-def test_a_library_of_another_version_or_model_is_said(own: Path, key: str, value: object, expected: str) -> None:
+def test_a_library_of_another_version_or_model_is_reported(own: Path, key: str, value: object, expected: str) -> None:
     with closing(sqlite3.connect(own / FILE)) as db, db:
         (old,) = db.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
         new = json.loads(old) | value if isinstance(value, dict) else value

@@ -112,7 +112,7 @@ def goes_on_until_cut_off(connection: socket.socket, piece: bytes) -> None:
             connection.sendall(piece)
 
 
-def test_who_connects_and_asks_nothing_is_cut_off(serve: Serve) -> None:
+def test_a_client_that_sends_nothing_is_disconnected(serve: Serve) -> None:
     connect = serve(head=0.1)
     assert is_closed(connect())
     asked = connect()
@@ -120,20 +120,20 @@ def test_who_connects_and_asks_nothing_is_cut_off(serve: Serve) -> None:
     assert is_answered(asked)
 
 
-def test_a_header_that_does_not_end_is_cut_off(serve: Serve) -> None:
+def test_an_endless_header_is_disconnected(serve: Serve) -> None:
     connection = serve(head=0.1)()
     connection.sendall(b"GET / HTTP/1.1\r\nX-Long: ")
     goes_on_until_cut_off(connection, b"a")
 
 
-def test_who_goes_on_sending_after_the_answer_is_cut_off(serve: Serve) -> None:
+def test_a_client_that_keeps_sending_after_the_response_is_disconnected(serve: Serve) -> None:
     connection = serve(head=0.1)()
     connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
     assert is_answered(connection)
     goes_on_until_cut_off(connection, b"1\r\na\r\n")
 
 
-def test_a_body_in_tiny_pieces_is_cut_off_and_one_in_chunks_is_not(application: Application, serve: Serve) -> None:
+def test_a_body_in_tiny_pieces_is_disconnected_and_one_in_chunks_is_not(application: Application, serve: Serve) -> None:
     connect = serve()
     chunked = b"POST /slow HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     connection = connect()
@@ -153,7 +153,7 @@ def test_a_head_that_is_too_large_is_refused(serve: Serve) -> None:
         assert b" 400 " in connection.recv(1000).partition(b"\r\n")[0]
 
 
-def test_who_has_just_been_answered_is_not_closed_for_another(serve: Serve) -> None:
+def test_a_connection_just_answered_is_not_closed_for_another(serve: Serve) -> None:
     connect = serve(connections=3)
     asking, idle, another = connect(), connect(), connect()
     for connection in (asking, another, asking):
@@ -166,7 +166,7 @@ def test_who_has_just_been_answered_is_not_closed_for_another(serve: Serve) -> N
 
 
 @pytest.mark.parametrize("asked", [1, 20])
-def test_who_does_not_read_is_cut_off(application: Application, serve: Serve, asked: int) -> None:
+def test_a_client_that_does_not_read_is_disconnected(application: Application, serve: Serve, asked: int) -> None:
     connection = serve(answer=0.1)()
     for _ in range(asked):
         ask(connection, "/large")
@@ -179,14 +179,14 @@ def test_who_does_not_read_is_cut_off(application: Application, serve: Serve, as
     assert read < LARGE
 
 
-def test_an_answer_that_waits_behind_one_that_is_not_read_is_not_waited_for(serve: Serve) -> None:
+def test_a_response_behind_an_unread_one_does_not_block_the_server(serve: Serve) -> None:
     connection = serve(answer=0.1)()
     for path in ("/large", "/"):
         ask(connection, path)
     goes_on_until_cut_off(connection, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
 
-def test_who_reads_gets_all(serve: Serve) -> None:
+def test_a_client_that_reads_gets_the_whole_response(serve: Serve) -> None:
     connection = serve()()
     for _ in range(2):
         ask(connection, "/large")
@@ -198,9 +198,7 @@ def test_who_reads_gets_all(serve: Serve) -> None:
         assert read == LARGE
 
 
-def test_one_connection_too_many_closes_the_oldest_that_nothing_is_done_for(
-    application: Application, serve: Serve
-) -> None:
+def test_a_connection_beyond_the_limit_closes_the_oldest_idle_one(application: Application, serve: Serve) -> None:
     connect = serve(connections=4)
     working = connect()
     ask(working, "/slow")
@@ -214,7 +212,7 @@ def test_one_connection_too_many_closes_the_oldest_that_nothing_is_done_for(
     assert is_answered(working)
 
 
-def test_the_client_with_most_connections_loses_one(serve: Serve) -> None:
+def test_the_client_with_the_most_connections_loses_one(serve: Serve) -> None:
     connect = serve(connections=4)
     try:
         other = connect("127.0.0.2")

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.process
 PATIENCE, PLENTY = 60.0, 1 << 33
 
 
-def test_what_a_call_returns_and_raises() -> None:
+def test_results_and_errors_of_calls_are_returned() -> None:
     executor = IsolatedExecutor(PLENTY, PATIENCE, PATIENCE)
     assert executor(divmod, 7, 2) == (3, 1)
     process = executor(os.getpid)
@@ -40,7 +40,7 @@ def test_a_call_that_takes_too_long_is_ended() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory is Linux's")
-def test_a_call_that_takes_too_much_memory_is_refused_it() -> None:
+def test_a_call_that_needs_too_much_memory_fails() -> None:
     executor = IsolatedExecutor(50_000_000, PATIENCE, PATIENCE)
     with pytest.raises(MemoryError):
         executor(bytearray, 100_000_000)
@@ -56,7 +56,7 @@ def test_a_process_that_ends_is_replaced() -> None:
     assert executor(abs, -1) == 1
 
 
-def test_slow_calls_are_beside_the_others_and_only_so_many(tmp_path: Path) -> None:
+def test_slow_calls_run_beside_others_up_to_a_limit(tmp_path: Path) -> None:
     executor = IsolatedExecutor(PLENTY, 0.01, PATIENCE, workers=1, slow=1)
     # Reading it blocks until something is written.
     os.mkfifo(pipe := tmp_path / "pipe")
@@ -79,7 +79,7 @@ def writer_of(pipe: Path) -> int | None:
         return None
 
 
-def test_the_processes_end_with_the_one_that_started_them() -> None:
+def test_processes_end_with_their_parent() -> None:
     program = (
         "import os, signal, time\n"
         "from dolglab.server.isolation import IsolatedExecutor\n"

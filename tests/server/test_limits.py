@@ -83,7 +83,7 @@ def run(steps: Callable[[], object]) -> None:
     asyncio.run(asyncio.wait_for(steps(), 60))
 
 
-def test_a_client_takes_half_of_the_places() -> None:
+def test_a_client_gets_at_most_half_of_the_requests() -> None:
     async def steps() -> None:
         server = Server(requests=4)
         mine = [server.ask("a") for _ in range(2)]
@@ -100,7 +100,7 @@ def test_a_client_takes_half_of_the_places() -> None:
     run(steps)
 
 
-def test_who_sends_or_reads_slowly_takes_no_place() -> None:
+def test_slow_senders_and_readers_do_not_count_as_requests() -> None:
     async def steps() -> None:
         server = Server(requests=2)
         server.go.set()
@@ -113,7 +113,7 @@ def test_who_sends_or_reads_slowly_takes_no_place() -> None:
     run(steps)
 
 
-def test_a_client_has_half_of_the_memory_for_what_is_sent() -> None:
+def test_a_client_gets_at_most_half_of_the_upload_memory() -> None:
     async def steps() -> None:
         server = Server(max_upload=FORM_FIELDS)
         server.go.set()
@@ -131,7 +131,7 @@ def test_a_client_has_half_of_the_memory_for_what_is_sent() -> None:
     run(steps)
 
 
-def test_a_share_is_given_back() -> None:
+def test_a_clients_share_is_released() -> None:
     limiter = FairLimiter("searches", 10)
     limiter.acquire(5)
     with pytest.raises(HTTPException):
@@ -149,7 +149,7 @@ def test_a_share_is_given_back() -> None:
     limiter.acquire(5)
 
 
-def test_too_much_in_chunks_is_refused_as_such(start: Start) -> None:
+def test_too_many_chunked_bytes_are_refused_with_413(start: Start) -> None:
     def chunks() -> Iterator[bytes]:
         for _ in range(3):
             yield bytes(FORM_FIELDS)
@@ -165,13 +165,13 @@ def test_too_much_in_chunks_is_refused_as_such(start: Start) -> None:
 
 
 @pytest.mark.parametrize("origin", ["http://[", "http://[::1", "//", "http://127.0.0.1]", "\x00", "é"])
-def test_an_origin_that_is_none_is_refused(start: Start, query: bytes, origin: str) -> None:
+def test_an_invalid_origin_is_refused(start: Start, query: bytes, origin: str) -> None:
     answer = start().post("/api/search", files={"photo": ("a", query)}, headers={"Origin": origin.encode()})
     assert answer.status_code == 403
     line(answer)
 
 
-def test_wrong_tokens_are_slowed_and_the_right_one_is_not(start: Start) -> None:
+def test_wrong_tokens_are_delayed_and_the_right_one_is_not(start: Start) -> None:
     client = start(token="right", limits=Limits(refused=0))
 
     def status(authorization: dict[str, str]) -> int:
@@ -187,7 +187,7 @@ def test_wrong_tokens_are_slowed_and_the_right_one_is_not(start: Start) -> None:
     assert status({}) == 401
 
 
-def test_one_wrong_token_too_many_is_held_back() -> None:
+def test_too_many_wrong_tokens_are_held_back() -> None:
     async def steps() -> None:
         settings = Settings(token="right", rate=OFTEN, limits=Limits(refused=3600))
         sent: list[dict] = []
@@ -219,7 +219,7 @@ def large_photo() -> bytes:
 
 @pytest.mark.process
 @pytest.mark.parametrize("kind", ["time", "memory"])
-def test_what_takes_too_much_to_decode_is_refused(start: Start, kind: str) -> None:
+def test_photos_that_are_too_expensive_to_decode_are_refused(start: Start, kind: str) -> None:
     decoder = (
         IsolatedExecutor(1 << 33, 0, 0) if kind == "time" else IsolatedExecutor(20_000_000, 60, 60, preload=("cv2",))
     )

@@ -25,7 +25,7 @@ def library(own: Path) -> Library:
     return Library(own)
 
 
-def test_without_a_map_the_command_is_named(client: TestClient) -> None:
+def test_a_missing_map_names_the_command(client: TestClient) -> None:
     answer = client.get("/api/map")
     assert answer.status_code == 404
     assert "dolglab library map" in answer.json()["error"]
@@ -48,7 +48,7 @@ def test_coordinates_and_folders_are_those_of_the_photos(start: Start, library: 
         assert name.startswith(f"{answer['values'][code]['value']}/")
 
 
-def test_a_column_has_its_most_frequent_values(start: Start, library: Library) -> None:
+def test_a_column_lists_its_most_frequent_values(start: Start, library: Library) -> None:
     make_map(library)
     entries = [entry for page in library.catalogue.pages() for entry in page]
     with library.change() as change:
@@ -62,7 +62,7 @@ def test_a_column_has_its_most_frequent_values(start: Start, library: Library) -
     assert array(answer["codes"], "u1").tolist() == [MAX_VALUES + 1, 0, *range(10)][: len(entries)]
 
 
-def test_rare_values_are_other_ones(start: Start, library: Library) -> None:
+def test_rare_values_are_grouped_as_others(start: Start, library: Library) -> None:
     make_map(library)
     with library.change() as change:
         for place, name in enumerate(list(library.catalogue.names())):
@@ -73,7 +73,7 @@ def test_rare_values_are_other_ones(start: Start, library: Library) -> None:
     assert array(answer["codes"], "u1").tolist().count(MAX_VALUES) == 2
 
 
-def test_it_is_sent_again_only_when_something_changed(start: Start, library: Library) -> None:
+def test_the_map_is_sent_again_only_after_a_change(start: Start, library: Library) -> None:
     make_map(library)
     client = start()
     first = client.get("/api/map")
@@ -90,7 +90,7 @@ def test_it_is_sent_again_only_when_something_changed(start: Start, library: Lib
     assert gone not in array(later.json()["ids"], "<u4")
 
 
-def test_photos_that_came_later_are_counted(start: Start, library: Library, query: bytes) -> None:
+def test_photos_added_after_the_map_are_counted(start: Start, library: Library, query: bytes) -> None:
     make_map(library)
     client = start()
     assert client.post("/api/photos", files={"photo": ("new.jpg", query)}).status_code == 201
@@ -100,7 +100,7 @@ def test_photos_that_came_later_are_counted(start: Start, library: Library, quer
     assert client.get("/api/map").json()["missing"] == 0
 
 
-def test_wrong_columns_and_damaged_maps_are_one_line(start: Start, library: Library) -> None:
+def test_wrong_columns_and_damaged_maps_give_one_line(start: Start, library: Library) -> None:
     make_map(library)
     client = start()
     wrong = client.get("/api/map", params={"column": "colour"})

@@ -46,7 +46,7 @@ def schemes(file: str, name: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("scheme", [0, 1])
-def test_colours_are_told_apart_and_seen(scheme: int) -> None:
+def test_colours_are_distinguishable_and_visible(scheme: int) -> None:
     colours = schemes("map.css", r"map-\w+")[scheme]
     ground = linear(schemes("style.css", "raised")[scheme]["raised"])
     assert list(colours) == [*(f"map-c{place}" for place in range(10)), "map-other", "map-none"]

@@ -79,7 +79,7 @@ def test_the_photo_to_keep_comes_first_and_the_others_are_listed(twins) -> None:
     assert str(folder / "a.jpg") in [row["photo"] for row in rows]
 
 
-def test_the_same_bytes_are_told(twins) -> None:
+def test_copies_with_the_same_bytes_are_marked(twins) -> None:
     client, numbers, folder = twins
     (folder / "large.jpg").unlink()
     clusters = found(client, least=1)["clusters"]
@@ -87,7 +87,7 @@ def test_the_same_bytes_are_told(twins) -> None:
     assert (photos[numbers["a"]]["identical"], photos[numbers["b"]]["identical"]) == (False, True)
 
 
-def test_a_photo_that_is_gone_is_neither_kept_nor_listed(twins) -> None:
+def test_a_missing_photo_is_neither_kept_nor_listed(twins) -> None:
     client, numbers, folder = twins
     before = rest_after_finding(client)
     assert {str(folder / "a.jpg"), str(folder / "b.jpg")} <= set(before)
@@ -104,7 +104,7 @@ def rest_after_finding(client: TestClient) -> list[str]:
     return rest(client, least=0.97)
 
 
-def test_what_was_found_is_kept_until_it_is_asked_for_anew(twins, query: bytes) -> None:
+def test_results_are_cached_until_a_new_search(twins, query: bytes) -> None:
     client, numbers, _ = twins
     before = found(client, least=0.99)
     assert before["outdated"] is False
@@ -117,7 +117,7 @@ def test_what_was_found_is_kept_until_it_is_asked_for_anew(twins, query: bytes) 
     assert {new, numbers["a"], numbers["b"]} <= listed
 
 
-def test_pages_are_parts_of_the_whole(twins) -> None:
+def test_pages_are_slices_of_all_groups(twins) -> None:
     client, *_ = twins
     whole = found(client, least=0.8)
     numbers = [cluster["number"] for cluster in whole["clusters"]]
@@ -128,13 +128,13 @@ def test_pages_are_parts_of_the_whole(twins) -> None:
     assert least == sorted(least, reverse=True)
 
 
-def test_a_server_that_only_searches_tells_no_paths(start: Start) -> None:
+def test_a_read_only_server_reveals_no_paths(start: Start) -> None:
     client = start(read_only=True)
     found(client)
     assert client.post("/api/duplicates/rest", json={}).status_code == 403
 
 
-def test_a_new_search_replaces_an_old_one_when_too_many_are_kept(start: Start) -> None:
+def test_a_new_search_replaces_the_oldest_cached_one(start: Start) -> None:
     client = start()
     for least in (0.91, 0.92, 0.93, 0.94):
         found(client, least=least)
@@ -144,14 +144,14 @@ def test_a_new_search_replaces_an_old_one_when_too_many_are_kept(start: Start) -
     rest(client, least=0.95)
 
 
-def test_what_was_never_found_cannot_be_listed(start: Start) -> None:
+def test_an_unknown_search_cannot_be_listed(start: Start) -> None:
     client = start()
     assert client.post("/api/duplicates/rest", json={"least": 0.9}).status_code == 409
     assert client.get("/api/duplicates", params={"least": 0.5}).status_code == 422
 
 
 @pytest.mark.parametrize("left", [0, 1])
-def test_of_no_photo_or_one_there_are_no_duplicates(start: Start, own: Path, left: int) -> None:
+def test_libraries_of_no_or_one_photo_have_no_duplicates(start: Start, own: Path, left: int) -> None:
     with_all = Library(own)
     with_all.remove(sorted(with_all.catalogue.names())[left:])
     with_all.close()
@@ -162,7 +162,7 @@ def test_of_no_photo_or_one_there_are_no_duplicates(start: Start, own: Path, lef
     assert client.get("/api/places").json() == {"ids": [], "latitudes": [], "longitudes": []}
 
 
-def test_photos_that_are_added_bring_date_and_place(start: Start, query: bytes) -> None:
+def test_added_photos_have_date_and_place(start: Start, query: bytes) -> None:
     client = start()
     gps = {
         LATITUDE_REF: "S",

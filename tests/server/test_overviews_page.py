@@ -79,7 +79,7 @@ def downloaded(page: Page, button: str) -> list[str]:
     return Path(download.value.path()).read_text().splitlines()
 
 
-def test_groups_a_choice_and_a_list(visit: Open, folder: Path) -> None:
+def test_groups_are_shown_chosen_from_and_listed(visit: Open, folder: Path) -> None:
     page = visit("duplicates?least=0.99")
     expect(page.locator("#compared")).to_contain_text("out of 14 photos")
     first = page.locator(".cluster").first
@@ -126,7 +126,7 @@ def test_invalid_parameters_of_the_address_have_defaults(visit: Open) -> None:
     expect(page.get_by_label("Minimum cosine similarity")).to_have_value("0.98")
 
 
-def test_a_photo_of_a_group_is_looked_at_and_searched_for(visit: Open) -> None:
+def test_a_photo_of_a_group_can_be_opened_and_searched_for(visit: Open) -> None:
     page = visit("duplicates?least=0.99")
     name = page.locator(".cluster .file").first.inner_text()
     page.get_by_role("button", name=f"More like this: {name}").click()
@@ -134,7 +134,7 @@ def test_a_photo_of_a_group_is_looked_at_and_searched_for(visit: Open) -> None:
     expect(page.locator("#results .card").first).to_be_visible()
 
 
-def test_photos_of_a_time_are_shown(visit: Open) -> None:
+def test_photos_of_a_period_are_shown(visit: Open) -> None:
     page = visit("photos")
     page.get_by_label("taken from").fill("2019-02")
     page.get_by_label("taken to").fill("2019-04")

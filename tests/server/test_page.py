@@ -58,7 +58,7 @@ def searched(page: Page, words: str) -> None:
     expect(page.locator("#status")).to_contain_text(words)
 
 
-def test_a_photo_a_box_marks_and_an_export(visit: Visit, photo: Path, tmp_path: Path) -> None:
+def test_a_photo_is_searched_boxed_marked_and_exported(visit: Visit, photo: Path, tmp_path: Path) -> None:
     page = visit()
     expect(page.get_by_role("button", name="Search", exact=True)).to_be_hidden()
     page.get_by_label("Choose a photo").set_input_files(photo)
@@ -110,7 +110,7 @@ def test_a_photo_a_box_marks_and_an_export(visit: Visit, photo: Path, tmp_path: 
     assert names(page) == before
 
 
-def test_an_answer_is_opened(visit: Visit, photo: Path) -> None:
+def test_an_answer_can_be_opened(visit: Visit, photo: Path) -> None:
     page = visit()
     page.locator("#file").set_input_files(photo)
     searched(page, "12 answers")
@@ -160,7 +160,7 @@ def test_a_tall_photo_is_seen_whole_and_can_be_searched_for(visit: Visit, photo:
     expect(page.locator("#photo")).to_be_in_viewport(ratio=1)
 
 
-def test_what_is_no_photo_is_said(visit: Visit, photo: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_photo_is_reported(visit: Visit, photo: Path, tmp_path: Path) -> None:
     page = visit()
     text = tmp_path / "<b>text 'é🙂=.jpg"
     text.write_text("just text")
@@ -181,7 +181,7 @@ def test_what_is_no_photo_is_said(visit: Visit, photo: Path, tmp_path: Path) -> 
     expect(page.get_by_role("button", name="Search", exact=True)).to_be_enabled()
 
 
-def test_the_keyboard_alone(visit: Visit, photo: Path) -> None:
+def test_the_page_works_by_keyboard_alone(visit: Visit, photo: Path) -> None:
     page = visit()
     # Intercept file choosers before any key is pressed: Playwright enables this asynchronously.
     page.on("filechooser", lambda chooser: None)
@@ -225,7 +225,7 @@ def test_the_keyboard_alone(visit: Visit, photo: Path) -> None:
     expect(page.get_by_role("button", name=f"1: {third}")).to_be_focused()
 
 
-def test_dropped_and_pasted_photos(visit: Visit, photo: Path) -> None:
+def test_dropped_and_pasted_photos_are_searched_for(visit: Visit, photo: Path) -> None:
     page = visit()
     give = """([kind, bytes]) => {
         const data = new DataTransfer();
@@ -241,7 +241,7 @@ def test_dropped_and_pasted_photos(visit: Visit, photo: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone(visit: Visit, photo: Path, scheme: str) -> None:
+def test_the_page_works_on_a_phone(visit: Visit, photo: Path, scheme: str) -> None:
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "color_scheme": scheme}
     page = visit(**phone)
     page.locator("#file").set_input_files(photo)

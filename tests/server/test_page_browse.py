@@ -47,7 +47,7 @@ def fill(library: Path, count: int, column: str = "number") -> None:
     own.close()
 
 
-def test_the_page_opens_with_photos_and_a_click_finds_more_like_one(visit_library: OpenLibrary) -> None:
+def test_the_page_opens_with_photos_and_a_click_searches_for_similar_ones(visit_library: OpenLibrary) -> None:
     page = visit_library()
     status(page, "12 photos, sorted by path")
     names = grid(page)
@@ -103,7 +103,7 @@ def test_folders_and_values_stay_while_photos_are_searched_for(visit_library: Op
     expect(page.get_by_label("year")).to_have_value("")
 
 
-def test_a_part_of_a_photo_of_the_library(visit_library: OpenLibrary) -> None:
+def test_a_part_of_a_photo_of_the_library_is_searched_for(visit_library: OpenLibrary) -> None:
     page = visit_library("#photos?like=6")
     status(page, "11 answers, most similar first")
     whole = page.locator("#results .score b").all_inner_texts()
@@ -117,7 +117,7 @@ def test_a_part_of_a_photo_of_the_library(visit_library: OpenLibrary) -> None:
     assert len(answers(page)) == 11
 
 
-def test_pages(own: Path, visit_library: OpenLibrary) -> None:
+def test_the_grid_has_pages(own: Path, visit_library: OpenLibrary) -> None:
     fill(own, 120)
     page = visit_library()
     status(page, "Photos 1 to 60 of 132, sorted by path.")
@@ -133,7 +133,7 @@ def test_pages(own: Path, visit_library: OpenLibrary) -> None:
     status(page, "Photos 1 to 60")
 
 
-def test_a_column_of_many_values_is_searched(own: Path, visit_library: OpenLibrary) -> None:
+def test_values_of_a_large_column_are_searched(own: Path, visit_library: OpenLibrary) -> None:
     fill(own, 10_000)
     page = visit_library()
     status(page, "of 10,012")
@@ -155,7 +155,7 @@ def test_a_column_of_many_values_is_searched(own: Path, visit_library: OpenLibra
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_a_library_of_next_to_nothing(own: Path, visit_library: OpenLibrary, count: int) -> None:
+def test_libraries_of_no_and_one_photo_are_shown(own: Path, visit_library: OpenLibrary, count: int) -> None:
     library = Library(own)
     library.remove(list(library.catalogue.names())[count:])
     page = visit_library()
@@ -197,7 +197,7 @@ def test_photos_are_added_and_one_is_removed(visit_library: OpenLibrary, photos:
     assert grid(page) == ["added-photos/01.jpg", "added-photos/02.jpg"]
 
 
-def test_a_server_that_only_searches_offers_nothing_else(visit_library: OpenLibrary, photos: Path) -> None:
+def test_a_read_only_server_offers_no_changes(visit_library: OpenLibrary, photos: Path) -> None:
     page = visit_library(settings=Settings(rate=1e9, read_only=True))
     status(page, "12 photos")
     expect(page.get_by_label("Add photos")).to_be_hidden()
@@ -210,7 +210,7 @@ def test_a_server_that_only_searches_offers_nothing_else(visit_library: OpenLibr
     expect(page.locator("#error")).to_contain_text("does not accept new photos")
 
 
-def test_answers_of_another_photo_do_not_stay(visit_library: OpenLibrary, photos: Path, tmp_path: Path) -> None:
+def test_answers_of_a_previous_photo_are_cleared(visit_library: OpenLibrary, photos: Path, tmp_path: Path) -> None:
     page = visit_library()
     status(page, "12 photos")
     page.locator("#file").set_input_files(photos / "landmark 1" / "09.jpg")
@@ -242,7 +242,7 @@ def test_answers_are_stale_while_a_search_runs(visit_library: OpenLibrary) -> No
     assert page.evaluate("document.querySelector('#results').inert") is False
 
 
-def test_two_tabs_have_marks_of_their_own(visit_library: OpenLibrary) -> None:
+def test_two_tabs_have_separate_marks(visit_library: OpenLibrary) -> None:
     first = visit_library("#photos?like=6")
     status(first, "11 answers")
     first.locator(".toggles .right").nth(1).click()
@@ -257,7 +257,7 @@ def test_two_tabs_have_marks_of_their_own(visit_library: OpenLibrary) -> None:
     expect(first.locator("#marked")).to_have_text("1 right, 0 wrong.")
 
 
-def test_a_reload_that_would_lose_marks_is_asked_about(visit_library: OpenLibrary) -> None:
+def test_a_reload_that_would_lose_marks_asks_first(visit_library: OpenLibrary) -> None:
     page = visit_library("#photos?like=6")
     status(page, "11 answers")
     asked: list[str] = []

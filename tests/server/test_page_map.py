@@ -140,7 +140,7 @@ def farthest(page: Page) -> tuple[int, float, float]:
     return max(page.evaluate(PLACES), key=lambda place: place[1])
 
 
-def test_moved_pixels_are_those_of_a_new_drawing(visit: Visit) -> None:
+def test_moved_pixels_equal_a_new_drawing(visit: Visit) -> None:
     page = visit()
     status(page, "12 of 12")
     assert page.evaluate(MOVED) == [0] * 9
@@ -167,7 +167,7 @@ def test_photos_have_the_colours_of_their_values(visit: Visit) -> None:
     expect(page.locator("#map-legend .value")).to_have_text([f"landmark {one}" for one in range(3)])
 
 
-def test_a_mouse_points_opens_drags_and_zooms(visit: Visit, address: str) -> None:
+def test_the_mouse_shows_opens_drags_and_zooms(visit: Visit, address: str) -> None:
     page = visit()
     status(page, "12 of 12")
     number, left, top = farthest(page)
@@ -203,7 +203,7 @@ def test_a_mouse_points_opens_drags_and_zooms(visit: Visit, address: str) -> Non
     status(page, re.compile("^[0-9] of 12"))
 
 
-def test_the_keyboard_alone(visit: Visit) -> None:
+def test_the_map_works_by_keyboard_alone(visit: Visit) -> None:
     page = visit()
     status(page, "12 of 12")
     page.get_by_role("application", name="Map of the photos").focus()
@@ -225,7 +225,7 @@ def test_the_keyboard_alone(visit: Visit) -> None:
     expect(page.get_by_role("application", name="Map of the photos")).to_be_focused()
 
 
-def test_the_photos_are_a_list_too(visit: Visit) -> None:
+def test_the_photos_are_also_listed(visit: Visit) -> None:
     page = visit()
     status(page, "12 of 12")
     page.get_by_text("Photos near the centre").click()
@@ -239,7 +239,7 @@ def test_the_photos_are_a_list_too(visit: Visit) -> None:
     expect(dialog.get_by_role("heading", name=second)).to_be_visible()
 
 
-def test_a_phone_pinches(visit: Visit) -> None:
+def test_the_map_zooms_by_pinching_on_a_phone(visit: Visit) -> None:
     page = visit(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, color_scheme="dark")
     status(page, "12 of 12")
     assert page.evaluate("document.documentElement.scrollWidth <= 390")
@@ -274,7 +274,9 @@ def test_the_canvas_has_the_pixels_of_the_screen(visit: Visit) -> None:
         }""")
 
 
-def test_an_older_map_and_none(visit: Visit, serve: Serve, embedded: Path, mapped: Path, tmp_path: Path) -> None:
+def test_a_stale_map_and_a_missing_map_are_reported(
+    visit: Visit, serve: Serve, embedded: Path, mapped: Path, tmp_path: Path
+) -> None:
     page = visit(serve(embedded))
     expect(page.get_by_text("This library has no map yet")).to_be_visible()
     expect(page.get_by_text("dolglab library map")).to_be_visible()

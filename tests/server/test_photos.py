@@ -73,7 +73,7 @@ def test_a_photo_is_added_found_and_removed(own: Path, start: Start) -> None:
     assert len(Library(own)) == 12
 
 
-def test_local_features_are_kept_where_the_library_keeps_such(own: Path, start: Start, finder: SearchEngine) -> None:
+def test_local_features_are_kept_if_the_library_keeps_them(own: Path, start: Start, finder: SearchEngine) -> None:
     client, kind = start(), finder.verifier.config()
     numbers = [add(client, png(0, 200), "a.png").json()["id"]]
     with closing(Library(own)) as library:
@@ -88,7 +88,7 @@ def test_local_features_are_kept_where_the_library_keeps_such(own: Path, start: 
         assert library.catalogue.kept(numbers) == {}
 
 
-def test_a_name_that_is_taken_is_not_overwritten(own: Path, start: Start) -> None:
+def test_an_existing_name_is_not_overwritten(own: Path, start: Start) -> None:
     client = start()
     (own / "added-photos").mkdir()
     (own / "added-photos" / "a (2).png").symlink_to("/nowhere")
@@ -106,7 +106,7 @@ def test_only_files_added_here_are_deleted(gallery: Path, start: Start) -> None:
     assert client.get("/api/library").json()["photos"] == 11
 
 
-def test_a_photo_of_the_users_own_in_that_folder_stays(own: Path, start: Start) -> None:
+def test_a_users_own_photo_in_that_folder_stays(own: Path, start: Start) -> None:
     client = start()
     number = add(client, png(0), "a.png").json()["id"]
     theirs = own / "added-photos" / "theirs.png"
@@ -121,7 +121,7 @@ def test_a_photo_of_the_users_own_in_that_folder_stays(own: Path, start: Start) 
     assert kept(own) == ["theirs.png"]
 
 
-def test_of_many_who_remove_a_photo_one_does_and_no_other_goes(own: Path, start: Start) -> None:
+def test_concurrent_removals_remove_only_that_photo_once(own: Path, start: Start) -> None:
     client = start()
     number = add(client, png(0), "a.png").json()["id"]
     service: SearchService = cast(FastAPI, client.app).state.service
@@ -143,7 +143,7 @@ def test_of_many_who_remove_a_photo_one_does_and_no_other_goes(own: Path, start:
     assert kept(own) == ["a.png"]
 
 
-def test_a_photo_that_is_in_keeps_its_file_whatever_fails_afterwards(
+def test_an_added_photo_keeps_its_file_after_later_failures(
     own: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tidy, failures = Library._tidy, [OSError(28, "No space left on device")]
@@ -161,7 +161,7 @@ def test_a_photo_that_is_in_keeps_its_file_whatever_fails_afterwards(
     assert found(client, png(0))[0]["name"] == "added-photos/a.png"
 
 
-def test_what_cannot_be_added_leaves_nothing(own: Path, start: Start) -> None:
+def test_a_failed_addition_leaves_nothing(own: Path, start: Start) -> None:
     client = start()
     assert add(client, b"text", "a.jpg").status_code == 400
     for metadata in ("[]", "{", '{"a": 1}', '{"a\\"b": "c"}', '{"": "c"}', "[" * 10_000):
@@ -173,7 +173,7 @@ def test_what_cannot_be_added_leaves_nothing(own: Path, start: Start) -> None:
     assert client.get("/api/library").json()["photos"] == 12
 
 
-def test_a_disk_that_does_not_take_it_leaves_the_library_whole(own: Path, start: Start) -> None:
+def test_a_full_disk_leaves_the_library_intact(own: Path, start: Start) -> None:
     client = start()
     (own / "added-photos").write_text("in the way")
     refused = add(client, png(0), "a.png")
@@ -191,14 +191,14 @@ def test_a_disk_that_does_not_take_it_leaves_the_library_whole(own: Path, start:
     assert len(found(client, png(1), 20)) == 13
 
 
-def test_a_server_that_only_searches(client: TestClient) -> None:
+def test_a_read_only_server_adds_and_removes_nothing(client: TestClient) -> None:
     for refused in (add(client, png(0), "a.png"), client.delete("/api/photos/1")):
         assert refused.status_code == 403
         assert "--read-only" in refused.json()["error"]
 
 
 @pytest.mark.parametrize("part", [".", "catalogue.sqlite"])
-def test_a_library_that_it_may_not_write_to(
+def test_a_library_without_write_permission_is_read_only(
     own: Path, start: Start, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     client = start()
@@ -213,7 +213,7 @@ def test_a_library_that_it_may_not_write_to(
 
 
 @pytest.mark.process
-def test_searches_go_on_while_another_process_writes(own: Path, start: Start) -> None:
+def test_searches_continue_while_another_process_writes(own: Path, start: Start) -> None:
     client = start()
     program = (
         "import sys; from dolglab.library.library import Library\n"
@@ -288,7 +288,7 @@ def test_marks_become_a_training_folder(tmp_path: Path, start: Start, query: byt
         ("\udcff.jpg", "photo.jpg"),
     ],
 )
-def test_names_are_made_safe(given: str, expected: str) -> None:
+def test_unsafe_names_are_made_safe(given: str, expected: str) -> None:
     assert safe_name(given, ".jpg") == expected
 
 

@@ -20,7 +20,7 @@ ASKED = re.compile(r'(?:json|call|picture)\(["`]([^"`]+)|=> `([^`]+)`')
 
 
 @pytest.mark.parametrize("passed_on", ["", PREFIX])
-def test_pages_and_routes_are_there_with_the_prefix_and_without(start: Start, passed_on: str) -> None:
+def test_pages_and_routes_work_with_and_without_the_prefix(start: Start, passed_on: str) -> None:
     client = start(token="t", root_path=PREFIX)
     assert client.get(f"{passed_on}/").status_code == 200
     assert client.get(f"{passed_on}/api").status_code == 200
@@ -33,13 +33,13 @@ def test_pages_and_routes_are_there_with_the_prefix_and_without(start: Start, pa
 
 
 @pytest.mark.parametrize("before", ["", PREFIX, PREFIX * 2, f"/{PREFIX}", f"{PREFIX}/"])
-def test_no_spelling_of_the_prefix_goes_round_the_token(start: Start, before: str) -> None:
+def test_no_spelling_of_the_prefix_bypasses_the_token(start: Start, before: str) -> None:
     client = start(token="t", root_path=PREFIX)
     for route in ("library", "photos/1", "photos/1/image", "metrics"):
         assert client.get(f"{before}/api/{route}").status_code in (401, 404)
 
 
-def test_nothing_that_a_page_asks_for_is_outside_of_the_prefix(start: Start) -> None:
+def test_pages_request_nothing_outside_the_prefix(start: Start) -> None:
     client = start()
     found = [(OUTSIDE, link) for link in LINK.findall(client.get("/").text)]
     found += [(f"{OUTSIDE}api", link) for link in LINK.findall(client.get("/api").text)]
@@ -53,6 +53,6 @@ def test_nothing_that_a_page_asks_for_is_outside_of_the_prefix(start: Start) -> 
 
 
 @pytest.mark.parametrize("text", ["/api", "page/", "a b", "https://museum.example/photos", "/photos?x"])
-def test_what_is_no_prefix_is_refused(text: str) -> None:
+def test_invalid_prefixes_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="--root-path"):
         parse_root_path(text)

@@ -72,13 +72,13 @@ def line(answer) -> str:
     ],
     ids=["empty", "text", "svg", "eps", "300 megapixels", "60 megapixels", "bomb", "no pixels"],
 )
-def test_what_is_no_photo(client: TestClient, photo: bytes, status: int, expected: str) -> None:
+def test_files_that_are_not_photos_are_refused(client: TestClient, photo: bytes, status: int, expected: str) -> None:
     answer = search(client, photo)
     assert answer.status_code == status
     assert expected in line(answer)
 
 
-def test_a_photo_that_ends_early(client: TestClient, query: bytes) -> None:
+def test_a_truncated_photo_is_refused(client: TestClient, query: bytes) -> None:
     answer = search(client, query[:120])
     assert answer.status_code == 400
     assert "damaged" in line(answer)
@@ -98,7 +98,7 @@ def test_a_photo_that_ends_early(client: TestClient, query: bytes) -> None:
         ({"verify": "perhaps"}, 422, ["verify: "]),
     ],
 )
-def test_fields_that_do_not_fit(
+def test_invalid_fields_are_refused(
     client: TestClient, query: bytes, fields: dict, status: int, expected: list[str]
 ) -> None:
     answer = search(client, query, **fields)
@@ -106,11 +106,11 @@ def test_fields_that_do_not_fit(
     assert all(part in line(answer) for part in expected)
 
 
-def test_a_filter_that_nothing_passes_gives_no_answers(client: TestClient, query: bytes) -> None:
+def test_a_filter_without_matches_gives_no_answers(client: TestClient, query: bytes) -> None:
     assert search(client, query, where="year=nobody's").json()["answers"] == []
 
 
-def test_forms_that_are_none(client: TestClient) -> None:
+def test_invalid_forms_are_refused(client: TestClient) -> None:
     assert line(client.post("/api/search")).startswith("photo: ")
     assert client.post("/api/search", content=b"x", headers={"content-type": "multipart/form-data"}).status_code == 400
     assert client.post("/api/rerank", content=b"{", headers={"content-type": "application/json"}).status_code == 422
@@ -124,11 +124,13 @@ def test_no_path_leads_out_of_the_page(client: TestClient, path: str) -> None:
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "99999999999999999999", "1e3", "../1", "1%00"])
-def test_numbers_of_photos_that_are_none(client: TestClient, number: str) -> None:
+def test_invalid_photo_numbers_are_refused(client: TestClient, number: str) -> None:
     assert client.get(f"/api/photos/{number}/image").status_code in (404, 422)
 
 
-def test_photos_that_are_gone_changed_or_led_elsewhere(gallery: Path, own: Path, start: Start, query: bytes) -> None:
+def test_missing_changed_and_redirected_photos_are_not_sent(
+    gallery: Path, own: Path, start: Start, query: bytes
+) -> None:
     client = start()
     number = search(client, query).json()["answers"][0]["id"]
     photo = Path(gallery, client.get(f"/api/photos/{number}").json()["name"])
@@ -157,7 +159,7 @@ def test_photos_that_are_gone_changed_or_led_elsewhere(gallery: Path, own: Path,
     assert client.get(f"/api/photos/{number}/thumbnail").status_code == 200
 
 
-def test_too_many_bytes(start: Start, query: bytes) -> None:
+def test_too_many_bytes_are_refused(start: Start, query: bytes) -> None:
     client = start(max_upload=2000)
     padded = query + bytes(2001 - len(query)) if len(query) < 2001 else query
     answer = search(client, padded)
@@ -186,7 +188,7 @@ def test_a_foreign_host_name_is_refused(client: TestClient, host: str) -> None:
     assert client.get("/", headers={"Host": host}).status_code == 403
 
 
-def test_own_names_are_answered(client: TestClient, start: Start) -> None:
+def test_own_host_names_are_accepted(client: TestClient, start: Start) -> None:
     for host in ("localhost:8765", "127.0.0.1", "[::1]:8765", "192.168.1.7:80"):
         assert client.get("/api/health", headers={"Host": host}).status_code == 200
     assert start(names=frozenset({"Photos.example"})).get("/", headers={"Host": "photos.example"}).status_code == 200
@@ -195,7 +197,7 @@ def test_own_names_are_answered(client: TestClient, start: Start) -> None:
 @pytest.mark.parametrize(
     "headers", [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}]
 )
-def test_pages_from_elsewhere_change_nothing(start: Start, query: bytes, headers: dict[str, str]) -> None:
+def test_other_sites_cannot_change_anything(start: Start, query: bytes, headers: dict[str, str]) -> None:
     client = start()
     refused = client.post("/api/photos", files={"photo": ("a.jpg", query)}, headers=headers)
     assert refused.status_code == 403
@@ -205,7 +207,7 @@ def test_pages_from_elsewhere_change_nothing(start: Start, query: bytes, headers
     assert client.delete("/api/photos/1", headers=same).status_code == 200
 
 
-def test_every_answer_forbids_scripts_from_elsewhere(client: TestClient) -> None:
+def test_every_response_forbids_external_scripts(client: TestClient) -> None:
     for path in ("/", "/api/health", "/api/nothing"):
         headers = client.get(path).headers
         assert "default-src 'none'" in headers["Content-Security-Policy"]
@@ -213,7 +215,7 @@ def test_every_answer_forbids_scripts_from_elsewhere(client: TestClient) -> None
         assert headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_a_client_that_asks_too_often(start: Start, query: bytes) -> None:
+def test_a_client_above_its_rate_is_refused(start: Start, query: bytes) -> None:
     client = start(rate=3, limits=Limits(refused=0))
     assert [search(client, query).status_code for _ in range(4)] == [200, 200, 200, 429]
     refused = search(client, query)
@@ -221,7 +223,7 @@ def test_a_client_that_asks_too_often(start: Start, query: bytes) -> None:
     assert client.get("/api/health").status_code == 200
 
 
-def test_the_rate_comes_back_evenly_and_is_each_clients_own() -> None:
+def test_the_rate_refills_evenly_for_each_client() -> None:
     now = 0.0
     rate = RateLimiter(60, lambda: now)
     assert [rate.acquire("a") for _ in range(60)] == [0.0] * 60
@@ -237,7 +239,7 @@ def test_the_rate_comes_back_evenly_and_is_each_clients_own() -> None:
 @pytest.mark.parametrize(
     ("pause", "limits"), [(60, {"silence": 0.01}), (0.01, {"whole": 0.1})], ids=["silent", "byte by byte"]
 )
-def test_a_client_that_does_not_come_to_its_end_is_not_waited_for(pause: float, limits: dict[str, float]) -> None:
+def test_a_request_that_never_ends_is_not_waited_for(pause: float, limits: dict[str, float]) -> None:
     sent: list[dict] = []
     pauses = itertools.chain([0], itertools.repeat(pause))
 
@@ -266,7 +268,7 @@ def test_a_client_that_does_not_come_to_its_end_is_not_waited_for(pause: float, 
 
 
 @pytest.mark.process
-def test_methods_that_are_none_are_counted_as_one() -> None:
+def test_unknown_methods_are_counted_together() -> None:
     metrics = Metrics(int)
     for method in ("GET", "BREW", "STEAM"):
         metrics.request_started()
@@ -284,11 +286,11 @@ def test_methods_that_are_none_are_counted_as_one() -> None:
         ("/srv/lib", "/srv/lib: no photos; /srv/library is another", "the library: no photos; /srv/library is another"),
     ],
 )
-def test_a_message_does_not_say_where_the_library_lies(folder: str, message: str, expected: str) -> None:
+def test_messages_do_not_reveal_the_librarys_path(folder: str, message: str, expected: str) -> None:
     assert hide_folder(message, Path(folder)) == expected
 
 
-def test_of_many_only_some_wait() -> None:
+def test_the_queue_is_limited() -> None:
     worker, leave, done = SerialExecutor("searches", 4), threading.Event(), []
 
     def stay() -> None:
@@ -311,7 +313,7 @@ def test_of_many_only_some_wait() -> None:
     assert len({*done, worker(threading.get_ident)}) == 1
 
 
-def test_what_a_worker_raises_is_raised() -> None:
+def test_errors_of_a_worker_are_raised() -> None:
     worker = SerialExecutor("searches", 1)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
@@ -325,7 +327,7 @@ def test_a_large_photo_is_shrunk_and_a_small_one_found(client: TestClient) -> No
         assert search(client, held.getvalue()).status_code == 200
 
 
-def test_heic_is_read_where_its_reader_is_installed(client: TestClient, query: bytes) -> None:
+def test_heic_is_read_if_its_reader_is_installed(client: TestClient, query: bytes) -> None:
     heif = pytest.importorskip("pillow_heif")
     held = io.BytesIO()
     heif.from_pillow(Image.open(io.BytesIO(query))).save(held, quality=90)
@@ -333,7 +335,7 @@ def test_heic_is_read_where_its_reader_is_installed(client: TestClient, query: b
     assert search(client, held.getvalue()[:500]).status_code == 400
 
 
-def test_heic_without_its_reader_is_called_so(query: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heic_without_its_reader_names_the_reader(query: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     heif = pytest.importorskip("pillow_heif")
     held = io.BytesIO()
     heif.from_pillow(Image.open(io.BytesIO(query))).save(held, quality=90)

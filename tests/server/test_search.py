@@ -30,7 +30,7 @@ def descriptor_of(found: dict) -> np.ndarray:
     return np.frombuffer(base64.b64decode(found["descriptor"]), "<f4")
 
 
-def test_answers_are_those_of_the_library(client: TestClient, finder: SearchEngine, query: bytes) -> None:
+def test_answers_equal_those_of_the_library(client: TestClient, finder: SearchEngine, query: bytes) -> None:
     found = ask(client, query, top=5).json()
     (expected,) = finder.search([query_pixels(query, "query", 128)], 5)
     assert [answer["id"] for answer in found["answers"]] == [answer.photo.id for answer in expected]
@@ -44,7 +44,7 @@ def test_answers_are_those_of_the_library(client: TestClient, finder: SearchEngi
     assert np.linalg.norm(descriptor_of(found)) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_library_that_is_adapted_meanwhile_is_opened_again(start: Start, own: Path, query: bytes) -> None:
+def test_a_library_adapted_meanwhile_is_reopened(start: Start, own: Path, query: bytes) -> None:
     client = start()
     before = descriptor_of(ask(client, query).json())
     with closing(Library(own)) as library, library.writing():
@@ -57,7 +57,7 @@ def test_a_library_that_is_adapted_meanwhile_is_opened_again(start: Start, own: 
     assert "dolg_library_photos 12" in client.get("/api/metrics").text
 
 
-def test_a_large_photo_is_decoded_as_those_of_the_library(client: TestClient, finder: SearchEngine) -> None:
+def test_a_large_query_is_decoded_like_photos_of_the_library(client: TestClient, finder: SearchEngine) -> None:
     assert finder.library.identity["decoding"] == "scaled"
     noise, held = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8), io.BytesIO()
     Image.fromarray(noise).save(held, "JPEG")
@@ -69,7 +69,7 @@ def test_a_large_photo_is_decoded_as_those_of_the_library(client: TestClient, fi
     assert found @ as_is > 1 - 1e-5 > found @ whole
 
 
-def test_a_box_is_searched_for_alone(client: TestClient, query: bytes) -> None:
+def test_only_the_part_inside_the_box_is_searched_for(client: TestClient, query: bytes) -> None:
     whole = ask(client, query).json()
     part = ask(client, query, box="10,10,60.5,70").json()
     pixels = np.asarray(Image.open(io.BytesIO(query)))[10:70, 10:60]
@@ -90,7 +90,9 @@ def test_filters_and_verification(client: TestClient, query: bytes) -> None:
     assert all(answer["inliers"] >= 0 for answer in verified)
 
 
-def test_marks_move_the_query_and_pin_what_was_marked(client: TestClient, finder: SearchEngine, query: bytes) -> None:
+def test_marks_move_the_query_and_right_photos_come_first(
+    client: TestClient, finder: SearchEngine, query: bytes
+) -> None:
     found = ask(client, query, top=12).json()
     ids = [answer["id"] for answer in found["answers"]]
     right, wrong = [ids[5], ids[7]], [ids[0]]
@@ -110,7 +112,7 @@ def test_marks_move_the_query_and_pin_what_was_marked(client: TestClient, finder
     assert again["descriptor"] == found["descriptor"]
 
 
-def test_no_marks_leave_the_order_and_strangers_count_for_nothing(client: TestClient, query: bytes) -> None:
+def test_without_marks_the_order_stays_and_unknown_photos_are_ignored(client: TestClient, query: bytes) -> None:
     found = ask(client, query, top=12).json()
     same = client.post("/api/rerank", json={"descriptor": found["descriptor"], "right": [10**15], "top": 12}).json()
     assert [answer["id"] for answer in same["answers"]] == [answer["id"] for answer in found["answers"]]
@@ -119,7 +121,7 @@ def test_no_marks_leave_the_order_and_strangers_count_for_nothing(client: TestCl
 
 
 @pytest.mark.parametrize("descriptor", ["", "AAAA", "?", base64.b64encode(np.full(1280, np.nan, "<f4")).decode()])
-def test_a_descriptor_that_is_none_is_refused(client: TestClient, descriptor: str) -> None:
+def test_an_invalid_descriptor_is_refused(client: TestClient, descriptor: str) -> None:
     refused = client.post("/api/rerank", json={"descriptor": descriptor})
     assert refused.status_code == 400
     assert "descriptor" in refused.json()["error"]
@@ -147,7 +149,7 @@ def test_the_library_is_described(client: TestClient) -> None:
     assert 'dolg_requests_total{method="GET",route="/api/library",status="200"}' in text
 
 
-def test_the_documentation_says_what_every_operation_takes(client: TestClient) -> None:
+def test_the_documentation_describes_the_parameters_of_every_operation(client: TestClient) -> None:
     page = html.unescape(client.get("/api").text)
     described = client.get("/api/openapi.json").json()
     for path, methods in described["paths"].items():

@@ -30,7 +30,7 @@ def written(weights: Weights, out: Path) -> Path:
     return out
 
 
-def test_a_checkpoint_as_a_folder(tmp_path: Path) -> None:
+def test_a_checkpoint_is_exported_as_a_folder(tmp_path: Path) -> None:
     network = write(tmp_path / "best.ckpt")
     folder = written(from_checkpoint(tmp_path / "best.ckpt"), tmp_path / "a" / "model")
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
@@ -89,12 +89,12 @@ def test_training_starts_from_released_weights_and_their_head(parity: Path, tmp_
     before = other.weight.clone()
     init_from(model, other, str(tmp_path / "weights.pyth"), [str(i) for i in range(7)])
     assert torch.equal(other.weight, before)
-    assert "its head is not taken: its shape is another" in capsys.readouterr().out
+    assert "its head is not used: its shape differs" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"weights\.pyth"):
         init_from(build_model(released_config("resnet50.tv_in1k", aspp=True)), head, str(tmp_path / "weights.pyth"), [])
 
 
-def test_the_centres_go_along_to_another_margin(tmp_path: Path) -> None:
+def test_class_centres_are_used_with_another_margin(tmp_path: Path) -> None:
     network = write(tmp_path / "a.ckpt")
     head = CurricularFace(8, 2)
     init_from(network, head, str(tmp_path / "a.ckpt"), ["a", "b"])
@@ -117,7 +117,7 @@ def test_a_missing_file_of_a_folder_is_named(tmp_path: Path, missing: str) -> No
         load_model(folder)
 
 
-def test_the_head_goes_along_only_to_the_same_landmarks(tmp_path: Path) -> None:
+def test_the_head_is_used_only_for_the_same_landmarks(tmp_path: Path) -> None:
     network = write(tmp_path / "a.ckpt")
     for classes, same in [(["a", "b"], True), (["a", "c"], False)]:
         head = ArcFace(8, 2)
@@ -125,7 +125,7 @@ def test_the_head_goes_along_only_to_the_same_landmarks(tmp_path: Path) -> None:
         assert bool((head.weight == 0).all()) is same
 
 
-def test_parts_of_one_network_start_another(tmp_path: Path, capsys) -> None:
+def test_parts_of_a_network_initialise_another(tmp_path: Path, capsys) -> None:
     trained = write(tmp_path / "a.ckpt")
     other = write(tmp_path / "b.ckpt")
     head, before = ArcFace(8, 2), {key: value.clone() for key, value in other.state_dict().items()}
@@ -135,12 +135,12 @@ def test_parts_of_one_network_start_another(tmp_path: Path, capsys) -> None:
         taken = trained.state_dict()[key] if key.startswith("backbone.") else before[key]
         assert torch.equal(value, taken), key
     assert torch.equal(head.weight, centres)
-    assert "backbone; all else starts anew" in capsys.readouterr().out
+    assert "backbone; the rest keeps its initialisation" in capsys.readouterr().out
     with pytest.raises(UserError, match="weights_parts=neck"):
         init_from(other, head, str(tmp_path / "a.ckpt"), ["a", "b"], ["neck"])
 
 
-def test_a_local_head_and_its_classifier_go_along(tmp_path: Path) -> None:
+def test_a_local_head_and_its_classifier_are_exported(tmp_path: Path) -> None:
     network = write_delg(tmp_path / "a.ckpt")
     stored = torch.load(tmp_path / "a.ckpt", weights_only=True)["state_dict"]["auxiliary.classifier.weight"]
     folder = written(from_checkpoint(tmp_path / "a.ckpt"), tmp_path / "model")

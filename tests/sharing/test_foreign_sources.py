@@ -112,7 +112,7 @@ def test_missing_networks_are_named(source: str, message: str, here: Path) -> No
         load_network(source, trust=True)
 
 
-def test_timms_networks_pool_as_they_pool_themselves() -> None:
+def test_timm_networks_keep_their_own_pooling() -> None:
     import timm
 
     torch.manual_seed(0)
@@ -124,7 +124,7 @@ def test_timms_networks_pool_as_they_pool_themselves() -> None:
     assert network.backbone.licence == "bsd-3-clause"
 
 
-def test_timms_networks_with_a_fixed_size_get_that_or_a_given_one() -> None:
+def test_timm_networks_use_their_fixed_size_or_a_given_one() -> None:
     source, made_up = "timm:vit_tiny_patch16_224.augreg_in21k", {"pretrained": False}
     fixed = load_network(source, arguments=made_up)
     other = load_network(source, arguments=made_up, size=[64, 96])
@@ -142,7 +142,7 @@ def test_timms_networks_with_a_fixed_size_get_that_or_a_given_one() -> None:
         ("timm:resnet18.tv_in1k", {"pretrained": False, "nonsense": 1}, "nonsense"),
     ],
 )
-def test_what_timm_lacks_is_named(source: str, arguments: dict, message: str) -> None:
+def test_names_unknown_to_timm_are_reported(source: str, arguments: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_network(source, arguments=arguments)
 
@@ -229,7 +229,7 @@ def test_an_encoder_of_the_transformers_library(tmp_path: Path) -> None:
     torch.testing.assert_close(Extractor(network)([IMAGE]), F.normalize(expected), rtol=1e-3, atol=1e-4)
 
 
-def test_the_configuration_opens_anyones_network(here: Path) -> None:
+def test_the_configuration_opens_external_networks(here: Path) -> None:
     asked = ["model=any", "model.source=python:someones_networks:build", "model.trust=true"]
     cfg = config("evaluate", "output_dir=out", *asked, "model.arguments={width:3}", "model.mean=[0,0,0]")
     network = instantiate(cfg.model)
@@ -245,7 +245,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         load_network("cosplace:a.pth", size=[2, 2])
 
 
-def test_a_library_loads_them_too(tmp_path: Path) -> None:
+def test_a_library_loads_external_networks(tmp_path: Path) -> None:
     path = graph(tmp_path / "a.onnx", TensorProto.FLOAT, ["b", 3, "h", "w"], [2, 3])
     found = dolglab.load(f"onnx:{path}")(IMAGE.numpy())
     np.testing.assert_allclose(found, described(f"onnx:{path}").numpy(), rtol=1e-4, atol=1e-5)

@@ -19,7 +19,7 @@ from dolglab.sharing.networks import LITE0_WEIGHTS, load_network
 SOURCE = "efficientnet_lite0"
 
 
-def test_it_gives_torchs_descriptors_under_the_same_name() -> None:
+def test_the_graph_gives_torchs_descriptors_under_the_same_identity() -> None:
     scales = (0.7071, 1.0)
     onnx, torch_ = (load_extractor(SOURCE, scales, backend=name) for name in ("onnx", "torch"))
     assert isinstance(onnx.describer, OnnxDescriber)
@@ -30,12 +30,12 @@ def test_it_gives_torchs_descriptors_under_the_same_name() -> None:
     np.testing.assert_allclose(onnx.describe(photos), torch_.describe(photos), atol=1e-4)
 
 
-def test_it_holds_no_weights() -> None:
+def test_the_graph_contains_no_weights() -> None:
     assert GRAPHS[SOURCE].stat().st_size < locate(LITE0_WEIGHTS).stat().st_size / 50
 
 
 @pytest.mark.parametrize(("onnx", "gpu", "taken"), [(True, False, True), (True, True, False), (False, False, False)])
-def test_it_is_used_without_a_gpu_if_onnxruntime_is_installed(
+def test_the_graph_is_used_without_a_gpu_if_onnxruntime_is_installed(
     onnx: bool, gpu: bool, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(describer.importlib.util, "find_spec", lambda name: object() if onnx else None)

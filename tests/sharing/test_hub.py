@@ -112,7 +112,7 @@ def folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(str(tmp_path_factory.mktemp("shared") / "model"), checkpoint=str(checkpoint))
 
 
-def test_what_is_pushed_can_be_fetched(fake: Hub, folder: Path) -> None:
+def test_a_pushed_model_can_be_downloaded(fake: Hub, folder: Path) -> None:
     assert push_folder(folder, "me/model", api=fake.api) == f"{fake.api.endpoint}/me/model"
     assert sorted(fake.repositories["me/model"]) == ["README.md", "config.json", "model.safetensors"]
     fetched = fetch("hf://me/model", "model.onnx", api=fake.api)

@@ -23,12 +23,12 @@ from dolglab.sharing.onnx_export import write_onnx
 from end_to_end.runs import config
 
 
-def test_the_packaged_network_is_the_configurations() -> None:
+def test_the_packaged_network_equals_the_configuration() -> None:
     cfg = config("evaluate", "output_dir=out", "model=imagenet_gem", "backbone=efficientnet_lite0")
     assert fingerprint(instantiate(cfg.model)) == fingerprint(load_network("efficientnet_lite0"))
 
 
-def test_dinov2_is_the_configurations() -> None:
+def test_dinov2_equals_the_configuration() -> None:
     """Its weights are not available here, so the request for them is checked."""
     cfg = config("evaluate", "output_dir=out", "model=imagenet_gem", "backbone=vit_small_patch14_dinov2")
     backbone, _ = PRETRAINED["dinov2"]
@@ -55,7 +55,7 @@ def with_side(source: Path, folder: Path, side: object) -> Path:
     return folder
 
 
-def test_a_trained_network_is_used_at_the_side_that_it_was_validated_at(model: Path, tmp_path: Path) -> None:
+def test_a_trained_network_uses_its_validation_side(model: Path, tmp_path: Path) -> None:
     network, _ = load_model(model)
     assert network.side == load_extractor(str(model)).identity["max_side"] == 48
     assert load_extractor(str(model), max_side=80).identity["max_side"] == 80

@@ -30,12 +30,12 @@ def program(text: str) -> Start:
     return fresh([sys.executable, "-c", text])
 
 
-def test_a_job_numbers_its_processes_anew():
+def test_a_job_numbers_its_own_processes():
     outer = {"PATH": "/bin", "LOCAL_RANK": "3", "SLURM_NTASKS": "4", "MASTER_PORT": "1", "WANDB_MODE": "offline"}
     assert job_environment(outer) == {"PATH": "/bin", "WANDB_MODE": "offline", "DOLG_STOP_WITH_PARENT": "1"}
 
 
-def test_the_reason_is_the_first_error_of_a_process_that_failed_for_itself(capsys):
+def test_the_reason_is_the_first_error_of_a_process_that_failed_by_itself(capsys):
     gone = "error: another process of this run ended: see above"
     said = f"{gone}\nerror: the loss became nan\n{gone}"
     command = program(f"import sys; print({said!r}, file=sys.stderr); sys.exit(2)")
@@ -43,12 +43,12 @@ def test_the_reason_is_the_first_error_of_a_process_that_failed_for_itself(capsy
     assert "see above" in capsys.readouterr().err
 
 
-def test_without_an_error_it_is_the_last_line():
+def test_without_an_error_the_reason_is_the_last_line():
     command = program("import sys; sys.exit(print('Traceback\\nKeyError: 3\\n', file=sys.stderr) or 1)")
     assert run_command([], start=command) == (1, "KeyError: 3")
 
 
-def test_told_to_stop_it_ends_though_the_training_ended_well(tmp_path):
+def test_a_stopped_sweep_ends_even_after_a_successful_training(tmp_path):
     """The training handles the signal and ends well."""
     ready = tmp_path / "ready"
     command = program(
@@ -67,7 +67,7 @@ def test_told_to_stop_it_ends_though_the_training_ended_well(tmp_path):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_the_starter_of_a_sweep_is_known_by_more_than_its_number(monkeypatch):
+def test_the_starter_of_a_sweep_is_identified_by_pid_and_start_time(monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert not starter_is_gone()
     monkeypatch.setenv(STARTER, "")
@@ -81,7 +81,7 @@ def test_the_starter_of_a_sweep_is_known_by_more_than_its_number(monkeypatch):
 
 
 @pytest.mark.process
-def test_a_folder_that_another_process_goes_on_with_is_no_failed_job(tmp_path):
+def test_a_folder_used_by_another_process_is_not_a_failed_job(tmp_path):
     take = "import sys, time; from pathlib import Path; from dolglab.io import acquire\n"
     take += "print(acquire(Path(sys.argv[1])), flush=True); time.sleep(60)"
     folder = tmp_path / "sweep" / "0"
@@ -98,7 +98,7 @@ def test_a_folder_that_another_process_goes_on_with_is_no_failed_job(tmp_path):
 
 
 @pytest.mark.parametrize("further", [None, "0_seed-1/job.json"])
-def test_what_a_refused_sweep_began_is_removed_unless_a_job_has_written(tmp_path, further):
+def test_a_refused_sweep_removes_its_folder_unless_a_job_wrote_to_it(tmp_path, further):
     sweep = tmp_path / "sweep"
     hydra = {"sweep": {"dir": str(sweep)}, "overrides": {"task": ["name=x", "seed=1,2"]}}
     SweepReport().on_multirun_start(OmegaConf.create({"hydra": hydra}))
@@ -111,7 +111,7 @@ def test_what_a_refused_sweep_began_is_removed_unless_a_job_has_written(tmp_path
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "slurm"])
-def test_a_plan_is_made_in_one_process(tmp_path, capsys, launcher):
+def test_a_plan_refuses_launchers(tmp_path, capsys, launcher):
     hydra = {"sweep": {"dir": str(tmp_path / "sweep")}, "runtime": {"choices": {"hydra/launcher": launcher}}}
     with pytest.raises(SystemExit):
         SweepReport().on_multirun_start(OmegaConf.create({"plan": True, "hydra": hydra}))
@@ -119,7 +119,7 @@ def test_a_plan_is_made_in_one_process(tmp_path, capsys, launcher):
     assert not (tmp_path / "sweep").exists()
 
 
-def test_what_a_suite_varies_is_noted_unless_something_else_is_given(tmp_path):
+def test_the_varied_settings_of_a_suite_are_recorded_unless_overridden(tmp_path):
     hydra = {
         "sweep": {"dir": str(tmp_path / "sweep")},
         "sweeper": {"params": {"benchmark": "a,b", "crop": "pil,none"}},

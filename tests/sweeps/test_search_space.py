@@ -9,7 +9,7 @@ from dolglab.errors import UserError
 from dolglab.sweeps.study import Dimension, read_space
 
 
-def test_values_are_of_their_range_and_kind_and_the_same_when_asked_again():
+def test_values_are_in_range_of_their_type_and_reproducible():
     space = read_space(
         {
             "batch": {"key": "data.batch_size", "low": 2, "high": 5},
@@ -47,12 +47,12 @@ def test_values_are_of_their_range_and_kind_and_the_same_when_asked_again():
         {"key": "x", "low": 0, "high": 1, "steps": 4},
     ],
 )
-def test_an_entry_that_says_too_little_or_too_much_is_refused(entry):
+def test_incomplete_and_conflicting_entries_are_refused(entry):
     with pytest.raises(UserError, match=entry.get("key", "name")):
         read_space({"name": entry})
 
 
-def test_a_search_over_nothing_or_over_one_thing_twice_is_refused():
+def test_empty_and_repeated_search_spaces_are_refused():
     with pytest.raises(UserError, match=r"none"):
         read_space({"name": None})
     with pytest.raises(UserError, match=r"'x', 'x'"):

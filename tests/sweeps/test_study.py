@@ -33,7 +33,7 @@ def values(study: SharedStudy, count: int) -> list[dict]:
     return found
 
 
-def test_a_study_goes_on_as_if_it_had_not_been_stopped(tmp_path):
+def test_a_resumed_study_equals_an_uninterrupted_one(tmp_path):
     whole = values(open_study(tmp_path / "whole"), 6)
     parts = [values(open_study(tmp_path / "parts"), 1) for _ in range(6)]
     assert [part for (part,) in parts] == whole
@@ -43,7 +43,7 @@ def test_a_study_goes_on_as_if_it_had_not_been_stopped(tmp_path):
     assert best.params == min(whole, key=lambda trial: abs(trial["x"] - 0.5))
 
 
-def test_there_are_as_many_trials_as_asked_for(tmp_path):
+def test_a_study_has_the_requested_number_of_trials(tmp_path):
     study = open_study(tmp_path)
     trial = study.next(2)
     assert trial is not None
@@ -66,7 +66,7 @@ sys.stdin.read()
 
 
 @pytest.mark.process
-def test_a_trial_is_one_processs_until_that_is_gone(tmp_path):
+def test_a_trial_belongs_to_one_process_until_it_ends(tmp_path):
     take = [sys.executable, "-W", "ignore", "-c", TAKE, str(tmp_path)]
     with subprocess.Popen(take, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
@@ -99,7 +99,7 @@ def metrics(path: Path, *maps: float) -> None:
     path.write_text("epoch,step,train/loss,val/medium\n" + "".join(f"{i},{i},1.0,{m}\n" for i, m in enumerate(maps)))
 
 
-def test_a_trial_is_given_up_when_its_figure_falls_behind_the_others(tmp_path):
+def test_a_trial_behind_the_others_is_pruned(tmp_path):
     study = open_study(tmp_path, pruner=optuna.pruners.MedianPruner(n_startup_trials=1))
     first = study.next(9)
     assert first is not None
@@ -123,7 +123,7 @@ def test_a_trial_is_given_up_when_its_figure_falls_behind_the_others(tmp_path):
 CHARTED = (Dimension("optim.lr", 0.001, 0.1, log=True), Dimension("fusion", choices=("concat", "orthogonal")))
 
 
-def test_every_setting_has_a_chart_with_a_dot_a_trial(tmp_path):
+def test_every_setting_has_a_chart_with_a_dot_per_trial(tmp_path):
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=1))
     assert write_chart(study.get_trials(), CHARTED, tmp_path) is None

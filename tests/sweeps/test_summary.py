@@ -30,7 +30,7 @@ def add_job(make_card_of, make_ranking):
     return add
 
 
-def test_the_table_has_a_row_a_job_in_the_order_of_their_numbers(tmp_path, add_job):
+def test_the_table_has_a_row_per_job_in_numerical_order(tmp_path, add_job):
     for number, score in ((10, 0.5), (2, None), (9, 0.25)):
         add_job(tmp_path, number, {"margin.margin": str(number)}, score)
     with write_table(tmp_path).open(newline="") as file:
@@ -43,7 +43,7 @@ def test_the_table_has_a_row_a_job_in_the_order_of_their_numbers(tmp_path, add_j
     assert rows[0]["reason"] == "no, memory"
 
 
-def test_means_over_seeds_and_the_best_over_what_a_map_does_not_show():
+def test_heat_maps_show_means_over_seeds_and_the_best_over_other_settings():
     jobs = [
         Job(Path(), {"m": m, "p": p, "seed": seed, "lr": lr}, "done", score=score)
         for m, p, seed, lr, score in [
@@ -68,7 +68,7 @@ def test_means_over_seeds_and_the_best_over_what_a_map_does_not_show():
         ([{"m": "a", "p": "1", "o": "x", "seed": "1"}, {"m": "b", "p": "2", "o": "y", "seed": "2"}], ["seeds", "best"]),
     ],
 )
-def test_the_comparison_shows_what_was_varied(tmp_path, add_job, varied, shown):
+def test_the_comparison_shows_varied_settings(tmp_path, add_job, varied, shown):
     for number, (swept, score) in enumerate(zip(varied, (0.25, 0.5), strict=True)):
         add_job(tmp_path, number, swept, score)
     path = write_comparison(read_jobs(tmp_path), tmp_path)
@@ -78,7 +78,7 @@ def test_the_comparison_shows_what_was_varied(tmp_path, add_job, varied, shown):
         assert words in text
 
 
-def test_nothing_is_drawn_where_nothing_differs_or_validated(tmp_path, add_job):
+def test_nothing_is_drawn_without_differences_or_validation(tmp_path, add_job):
     add_job(tmp_path, 0, {"seed": "0"}, 0.5)
     add_job(tmp_path, 1, {"seed": "1"}, 0.5)
     add_job(tmp_path, 2, {"m": "1"}, None)

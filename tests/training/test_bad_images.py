@@ -25,13 +25,13 @@ def train(run: Path, *images: BadImage) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_an_image_is_named_once_also_by_a_run_that_goes_on(tmp_path: Path) -> None:
+def test_an_image_is_listed_once_even_by_a_resumed_run(tmp_path: Path) -> None:
     assert train(tmp_path, *IMAGES[:2]) == [["name", "reason"], *map(list, IMAGES[:2])]
     assert train(tmp_path, *IMAGES) == [["name", "reason"], *map(list, IMAGES)]
 
 
 @pytest.mark.parametrize("length", range(0, 60, 3))
-def test_a_row_that_a_kill_cut_short_is_written_again(tmp_path: Path, length: int) -> None:
+def test_a_truncated_row_is_written_again(tmp_path: Path, length: int) -> None:
     train(tmp_path, *IMAGES)
     table = tmp_path / "bad_images.csv"
     whole = table.read_bytes()

@@ -26,7 +26,7 @@ def epoch_of(path: Path | None) -> int:
     return torch.load(path, weights_only=True)["epoch"]
 
 
-def test_a_full_disk_leaves_the_checkpoint_that_stood_there_and_says_so(tmp_path):
+def test_a_full_disk_keeps_the_previous_checkpoint_and_is_reported(tmp_path):
     path = tmp_path / "last.ckpt"
     write(path, 1)
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -43,7 +43,7 @@ def test_a_full_disk_leaves_the_checkpoint_that_stood_there_and_says_so(tmp_path
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
+def test_a_damaged_last_checkpoint_is_replaced_by_the_previous_one(tmp_path, capsys):
     assert last_readable(tmp_path) is None
     write(tmp_path / "last.ckpt", 1)
     assert epoch_of(last_readable(tmp_path)) == 1
@@ -61,7 +61,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(tmp_path, capsys)
     assert epoch_of(last_readable(tmp_path)) == 1
 
 
-def test_only_of_the_last_is_the_one_before_kept(tmp_path):
+def test_only_the_last_checkpoint_has_a_previous_one(tmp_path):
     for epoch in (1, 2):
         write(tmp_path / "best.ckpt", epoch)
     assert [file.name for file in tmp_path.iterdir()] == ["best.ckpt"]

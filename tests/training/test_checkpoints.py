@@ -72,7 +72,7 @@ def write(path: Path, model: dict | None = None, **changes: object) -> DOLG:
     return network.eval()
 
 
-def test_the_network_comes_back_without_a_download(tmp_path: Path) -> None:
+def test_the_network_is_loaded_without_a_download(tmp_path: Path) -> None:
     network = write(tmp_path / "a.ckpt")
     loaded, config = load_model(tmp_path / "a.ckpt")
     x = torch.randn(1, 3, 64, 64)
@@ -91,7 +91,7 @@ def write_delg(path: Path) -> DELG:
     return network.eval()
 
 
-def test_a_network_with_a_local_head_comes_back_without_what_trained_it(tmp_path: Path) -> None:
+def test_a_network_with_a_local_head_is_loaded_without_its_classifier(tmp_path: Path) -> None:
     network = write_delg(tmp_path / "a.ckpt")
     loaded, _ = load_model(tmp_path / "a.ckpt")
     x = torch.randn(1, 3, 64, 64)
@@ -99,7 +99,7 @@ def test_a_network_with_a_local_head_comes_back_without_what_trained_it(tmp_path
     torch.testing.assert_close(vars(loaded.local_maps(x)), vars(network.local_maps(x)))
 
 
-def test_refusals_are_one_line(tmp_path: Path) -> None:
+def test_refusals_give_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.ckpt").write_text("not a checkpoint")
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
     write(tmp_path / "format.ckpt", format=99)
@@ -151,14 +151,14 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
     assert not Path("/tmp/should_not_exist_dolg").exists()
 
 
-def test_what_a_checkpoint_was_selected_on_travels_with_it(tmp_path: Path) -> None:
+def test_a_checkpoint_stores_the_sets_that_selected_it(tmp_path: Path) -> None:
     for name in ("best.ckpt", "moved.ckpt", "last.ckpt"):
         write(tmp_path / name)
     assert selection_of(tmp_path / "best.ckpt") == selection_of(tmp_path / "moved.ckpt") == DATA["validation"]
     assert selection_of(tmp_path / "last.ckpt") == {}
 
 
-def test_a_write_that_fails_leaves_the_checkpoint_that_stood_there(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "checkpoints" / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
     with pytest.raises(AttributeError, match="pickle"):
@@ -166,13 +166,13 @@ def test_a_write_that_fails_leaves_the_checkpoint_that_stood_there(tmp_path: Pat
     assert torch.load(path, weights_only=True) == {"epoch": 1}
 
 
-def test_a_run_cannot_go_on_with_another_network(tmp_path: Path) -> None:
+def test_a_run_cannot_resume_with_another_network(tmp_path: Path) -> None:
     write(tmp_path / "a.ckpt")
     with pytest.raises(UserError, match=r"a\.ckpt .*head\.weight"):
         check_resumable(tmp_path / "a.ckpt", torch.nn.Linear(2, 2), describe_run({"model": MODEL}, ["a", "b"], DATA))
 
 
-def test_a_run_cannot_go_on_with_other_classes_or_another_optimizer(tmp_path: Path) -> None:
+def test_a_run_cannot_resume_with_other_classes_or_another_optimizer(tmp_path: Path) -> None:
     path = tmp_path / "a.ckpt"
     write(path)
     for run, message in [
@@ -188,7 +188,7 @@ def test_a_run_cannot_go_on_with_other_classes_or_another_optimizer(tmp_path: Pa
 
 
 @pytest.mark.parametrize("within", [True, False])
-def test_in_the_middle_of_an_epoch_its_order_cannot_change(tmp_path: Path, within: bool) -> None:
+def test_within_an_epoch_its_order_cannot_change(tmp_path: Path, within: bool) -> None:
     path = tmp_path / "a.ckpt"
     write(path)
     progress = {"fit_loop": {"epoch_progress": {"current": {"started": 2, "processed": 1 if within else 2}}}}
@@ -199,7 +199,7 @@ def test_in_the_middle_of_an_epoch_its_order_cannot_change(tmp_path: Path, withi
             check_resumable(path, torch.nn.Linear(2, 2), run)
 
 
-def test_what_a_resumed_run_does_otherwise_is_named(tmp_path: Path) -> None:
+def test_changed_settings_of_a_resumed_run_are_named(tmp_path: Path) -> None:
     model = {"backbone": {"name": "resnet18"}}
     before = {"model": model, "name": "a", "seed": 0, "optim": {"lr": 0.1, "steps": [1, 2]}, "gone": 1, "empty": {}}
     now = {"model": model, "name": "b", "seed": 1, "optim": {"lr": 0.1, "steps": [1, 3]}, "empty": {}, "new": None}

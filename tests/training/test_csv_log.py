@@ -21,7 +21,7 @@ def test_rows_of_different_metrics_share_one_header(tmp_path: Path) -> None:
     assert rows(tmp_path) == [{"a": "1.0", "b": "", "step": "0"}, {"a": "", "b": "2.0", "step": "1"}]
 
 
-def test_a_resumed_run_replaces_only_the_steps_it_runs_again(tmp_path: Path) -> None:
+def test_a_resumed_run_replaces_only_repeated_steps(tmp_path: Path) -> None:
     first = CSVLog(tmp_path)
     for step in range(5):
         first.log_metrics({"a": step}, step=step)
@@ -32,7 +32,7 @@ def test_a_resumed_run_replaces_only_the_steps_it_runs_again(tmp_path: Path) -> 
     assert [row["a"] for row in rows(tmp_path)] == ["0", "1", "2", "30"]
 
 
-def test_a_row_cut_short_by_a_kill_is_left_out(tmp_path: Path) -> None:
+def test_a_truncated_row_is_left_out(tmp_path: Path) -> None:
     first = CSVLog(tmp_path)
     for step in range(3):
         first.log_metrics({"a": step, "z": 5}, step=step)
@@ -58,7 +58,7 @@ def test_rows_are_appended_until_a_column_is_new(tmp_path: Path) -> None:
     assert [(row["a"], row["b"]) for row in rows(tmp_path)] == [("0", ""), ("1", ""), ("", "2")]
 
 
-def test_written_from_time_to_time_and_never_in_half(tmp_path: Path) -> None:
+def test_the_log_is_written_periodically_and_never_in_part(tmp_path: Path) -> None:
     log = CSVLog(tmp_path, flush_every=5)
     for step in range(9):
         log.log_metrics({"a": step}, step=step)
@@ -67,7 +67,7 @@ def test_written_from_time_to_time_and_never_in_half(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
 
 
-def test_the_row_of_a_checkpoint_that_a_kill_kept_from_the_file_is_written_once(tmp_path: Path) -> None:
+def test_a_checkpoints_row_lost_by_a_kill_is_written_once(tmp_path: Path) -> None:
     first = CSVLog(tmp_path)
     for step in range(3):
         first.log_metrics({"a": step}, step=step)
@@ -86,7 +86,7 @@ def test_the_row_of_a_checkpoint_that_a_kill_kept_from_the_file_is_written_once(
     ]
 
 
-def test_a_row_is_restored_where_there_is_no_file_yet(tmp_path: Path) -> None:
+def test_a_row_is_restored_without_a_file(tmp_path: Path) -> None:
     log = CSVLog(tmp_path)
     log.restore({"a": 1.0, "step": 0})
     log.finalize("success")

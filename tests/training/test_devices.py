@@ -14,7 +14,7 @@ def gpus(monkeypatch):
     return lambda count: monkeypatch.setattr(torch.accelerator, "device_count", lambda: count)
 
 
-def test_more_gpus_than_there_are_and_none_at_all_are_refused(gpus):
+def test_too_many_gpus_and_no_gpus_are_refused(gpus):
     gpus(4)
     with pytest.raises(UserError, match=r"trainer\.devices=8.* 4 GPUs"):
         check_devices("auto", 8)
@@ -26,7 +26,7 @@ def test_more_gpus_than_there_are_and_none_at_all_are_refused(gpus):
         check_devices("gpu", "auto")
 
 
-def test_a_run_that_takes_to_the_cpu_says_so(gpus, capsys):
+def test_a_run_that_falls_back_to_the_cpu_reports_it(gpus, capsys):
     gpus(0)
     check_devices("auto", 1)
     check_devices("cpu", 2)
@@ -35,7 +35,7 @@ def test_a_run_that_takes_to_the_cpu_says_so(gpus, capsys):
     assert "2 processes on the CPU" in capsys.readouterr().out
 
 
-def test_torchrun_says_how_many_processes_there_are(monkeypatch):
+def test_torchrun_determines_the_number_of_processes(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     monkeypatch.setenv("WORLD_SIZE", "32")
     assert launched() == {}

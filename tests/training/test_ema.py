@@ -66,13 +66,13 @@ def test_the_decay_grows_with_the_updates(tmp_path: Path, decay: float) -> None:
     assert module.weight.item() == pytest.approx(averaged(decay, 20), rel=1e-5)
 
 
-def test_a_short_run_with_a_long_average_is_not_its_own_beginning(tmp_path: Path) -> None:
+def test_a_short_run_with_a_long_average_forgets_its_initial_weights(tmp_path: Path) -> None:
     module = Counter()
     fit(module, tmp_path, 0.9999, epochs=4)
     assert module.weight.item() > 12
 
 
-def test_a_resumed_run_goes_on_with_the_average(tmp_path: Path) -> None:
+def test_a_resumed_run_continues_the_average(tmp_path: Path) -> None:
     whole, parts = Counter(), Counter()
     fit(whole, tmp_path / "whole", 0.999, epochs=4)
     fit(parts, tmp_path / "parts", 0.999, epochs=2)
@@ -82,6 +82,6 @@ def test_a_resumed_run_goes_on_with_the_average(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, 2.0])
-def test_a_decay_that_means_nothing_is_refused(decay: float) -> None:
+def test_an_invalid_decay_is_refused(decay: float) -> None:
     with pytest.raises(UserError):
         EMA(decay)

@@ -28,6 +28,6 @@ dist.destroy_process_group()
 
 
 @pytest.mark.process
-def test_all_processes_validate_the_first_ones_network(tmp_path: Path) -> None:
+def test_all_processes_validate_the_first_processs_network(tmp_path: Path) -> None:
     said = run_ranks(PROCESS, str(tmp_path / "init"))
     assert [out.split() for out in said] == [["1.0", "1.0", "1"], ["2.0", "1.0", "1"]]

@@ -54,7 +54,7 @@ def landmark_module(model: DescriptorModel, data: LandmarkDataModule, config: di
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.filterwarnings("ignore:.*LeafSpec")
 @pytest.mark.parametrize("name", HEADS)
-def test_trains_by_pairs_and_comes_back(name: str, photos: Path, tmp_path: Path) -> None:
+def test_training_by_pairs_is_restored(name: str, photos: Path, tmp_path: Path) -> None:
     config, data = model_config(name), folder_data(photos)
     module = landmark_module(build_model(config), data, config)
     trainer = L.Trainer(
@@ -76,7 +76,9 @@ def test_trains_by_pairs_and_comes_back(name: str, photos: Path, tmp_path: Path)
     check_resumable(tmp_path / "a.ckpt", module, module.run)
 
 
-def test_weights_go_on_without_class_centres(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_are_used_without_class_centres(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config, data = model_config("netvlad.NetVLAD"), folder_data(photos)
     model = build_model(config)
     state = {f"model.{key}": value for key, value in model.state_dict().items()}
@@ -85,7 +87,7 @@ def test_weights_go_on_without_class_centres(photos: Path, tmp_path: Path, capsy
     assert "not taken" in capsys.readouterr().out
 
 
-def test_class_parallel_wants_class_centres(photos: Path) -> None:
+def test_class_parallel_needs_class_centres(photos: Path) -> None:
     data = folder_data(photos)
     model = build_model(model_config("netvlad.NetVLAD"))
     optimizer = partial(torch.optim.SGD, lr=0.1)
@@ -93,7 +95,7 @@ def test_class_parallel_wants_class_centres(photos: Path) -> None:
         LandmarkModule(model, MultiSimilarity(8, 6), data.augmentation, optimizer, warmup_cosine, class_parallel=1.0)
 
 
-def test_netvlad_begins_by_k_means_over_training_crops(photos: Path) -> None:
+def test_netvlad_is_initialised_by_k_means_over_training_crops(photos: Path) -> None:
     """Each centre is the mean of the features that lie nearest to it, in any process."""
     data = folder_data(photos)
     backbone = Backbone("resnet10t", pretrained=False, reductions=(16, 16))
@@ -113,7 +115,7 @@ def test_netvlad_begins_by_k_means_over_training_crops(photos: Path) -> None:
     assert models[0].training
 
 
-def test_clusters_want_features(photos: Path) -> None:
+def test_clusters_need_features(photos: Path) -> None:
     data = folder_data(photos)
     backbone = Backbone("resnet10t", pretrained=False, reductions=(16, 16))
     with pytest.raises(UserError, match=r"clusters=100000"):

@@ -23,7 +23,7 @@ def norm(parameters: list[nn.Parameter]) -> float:
 
 
 @pytest.mark.parametrize("spread", [False, True])
-def test_the_local_head_is_clipped_for_itself(spread: bool) -> None:
+def test_the_local_head_is_clipped_separately(spread: bool) -> None:
     """A steep reconstruction must not shorten the backbone's step."""
     model = DELG(Backbone("resnet18.tv_in1k", pretrained=False), local=partial(LocalHead, code=4, hidden=4), dim=8)
     head, auxiliary = ArcFace(8, 3), LocalLoss(256, 3)

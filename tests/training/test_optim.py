@@ -12,12 +12,12 @@ from dolglab.errors import UserError
 from dolglab.training.optim import cosine_factor, lr_factor, optimizer_steps, parameter_groups, warmup_cosine
 
 
-def test_half_a_cosine() -> None:
+def test_the_schedule_is_half_a_cosine() -> None:
     expected = [(1 + math.cos(math.pi * step / 10)) / 2 for step in range(11)]
     assert [cosine_factor(step, 10, 0, 0.0) for step in range(11)] == pytest.approx(expected)
 
 
-def test_warms_up_linearly_then_falls_to_the_final_share() -> None:
+def test_the_rate_warms_up_linearly_then_falls_to_the_final_share() -> None:
     factors = [cosine_factor(step, 100, 10, 0.1) for step in range(101)]
     assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert factors[10] == 1
@@ -25,7 +25,7 @@ def test_warms_up_linearly_then_falls_to_the_final_share() -> None:
     assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
 
 
-def test_keeps_the_ratio_of_two_groups() -> None:
+def test_the_schedule_keeps_the_ratio_of_two_groups() -> None:
     groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (1.0, 10.0)]
     optimizer = torch.optim.SGD(groups)
     schedule = warmup_cosine(optimizer, 4, warmup=0.5)
@@ -38,7 +38,7 @@ def test_keeps_the_ratio_of_two_groups() -> None:
     assert [high for _, high in rates] == pytest.approx([5.0, 10.0, 10.0, 5.0])
 
 
-def test_a_restart_begins_anew_after_a_schedule_that_ended() -> None:
+def test_a_second_schedule_starts_after_the_first_one() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     (factor,) = warmup_cosine(optimizer, 30, warmup=0.1, final=0.2, restart=20).lr_lambdas
     first = [cosine_factor(step, 20, 2, 0.2) for step in range(20)]
@@ -47,7 +47,7 @@ def test_a_restart_begins_anew_after_a_schedule_that_ended() -> None:
 
 
 @pytest.mark.parametrize("options", [{"warmup": 1.0}, {"warmup": -0.1}, {"final": 2.0}])
-def test_refuses_shares_that_are_none(options: dict[str, float]) -> None:
+def test_invalid_shares_are_refused(options: dict[str, float]) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     with pytest.raises(UserError, match=r"optim\.schedule\.warmup"):
         warmup_cosine(optimizer, 10, **options)
@@ -66,7 +66,7 @@ def test_refuses_shares_that_are_none(options: dict[str, float]) -> None:
         ({"batches": 37, "epochs": -1, "max_steps": 50}, 50),
     ],
 )
-def test_steps_of_a_training(options: dict[str, int], steps: int) -> None:
+def test_optimizer_steps_are_counted(options: dict[str, int], steps: int) -> None:
     assert optimizer_steps(**options) == steps
 
 
@@ -90,14 +90,14 @@ def layers() -> tuple[list[list[torch.nn.Parameter]], list[torch.nn.Parameter]]:
     return levels[:3], levels[3]
 
 
-def test_one_rate_for_the_backbone_and_one_for_what_is_new() -> None:
+def test_backbone_and_new_layers_have_separate_rates() -> None:
     backbone, new = layers()
     groups = parameter_groups(backbone, new, head_lr_scale=4)
     assert [(g["name"], g["lr_scale"], len(g["params"])) for g in groups] == [("backbone", 1, 4), ("new", 4, 2)]
     assert all("weight_decay" not in group for group in groups)
 
 
-def test_rates_grow_with_depth_and_norms_are_spared() -> None:
+def test_rates_grow_with_depth_and_norms_do_not_decay() -> None:
     backbone, new = layers()
     groups = parameter_groups(backbone, new, layer_decay=0.5, decay_norms=False)
     found = {group["name"]: (group["lr_scale"], group.get("weight_decay"), len(group["params"])) for group in groups}
@@ -112,18 +112,18 @@ def test_rates_grow_with_depth_and_norms_are_spared() -> None:
 
 
 @pytest.mark.parametrize("options", [{"head_lr_scale": 0}, {"layer_decay": 0}, {"layer_decay": 1.5}])
-def test_factors_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
+def test_invalid_factors_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(UserError, match="layer_decay"):
         parameter_groups(*layers(), **options)
 
 
 @pytest.mark.parametrize(("rule", "factor"), [(None, 1.0), ("linear", 4.0), ("sqrt", 2.0)])
-def test_the_learning_rate_follows_the_global_batch_where_it_is_asked_to(rule, factor) -> None:
+def test_the_learning_rate_follows_the_global_batch_on_request(rule, factor) -> None:
     assert lr_factor(rule, 512, 128) == factor
     assert lr_factor(rule, 128, 128) == 1.0
 
 
 @pytest.mark.parametrize(("rule", "reference"), [("square", 128), ("linear", 0), ("sqrt", 1.5)])
-def test_another_rule_or_no_batch_is_refused(rule, reference) -> None:
+def test_unknown_rules_and_invalid_batches_are_refused(rule, reference) -> None:
     with pytest.raises(UserError, match=f"{rule} and {reference}"):
         lr_factor(rule, 512, reference)

@@ -71,7 +71,9 @@ def fit(folder: Path, *callbacks: Callback, resume: Path | None = None, **option
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("accumulate", "steps", "batches"), [(1, 1, [1, 2, 3, 4]), (2, 1, [2, 4]), (1, 2, None)])
-def test_checkpoints_lie_between_steps(tmp_path: Path, accumulate: int, steps: int, batches: list[int] | None) -> None:
+def test_checkpoints_are_written_between_steps(
+    tmp_path: Path, accumulate: int, steps: int, batches: list[int] | None
+) -> None:
     _, spy = fit(tmp_path, IntraEpochCheckpoint(tmp_path, None, steps), accumulate_grad_batches=accumulate)
     if batches is None:
         assert spy.saved == [(0, 2), (0, 4), (1, 1), (1, 3), (2, 2), (2, 4)]
@@ -81,7 +83,7 @@ def test_checkpoints_lie_between_steps(tmp_path: Path, accumulate: int, steps: i
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_training_ends_after_so_many_steps_and_does_not_begin_again(tmp_path: Path) -> None:
+def test_training_ends_after_max_steps_and_does_not_restart(tmp_path: Path) -> None:
     trainer, _ = fit(tmp_path, StopAtStep(7))
     assert trainer.global_step == 7
     trainer.save_checkpoint(tmp_path / "end.ckpt")
@@ -90,6 +92,6 @@ def test_training_ends_after_so_many_steps_and_does_not_begin_again(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("minutes", "steps"), [(0, None), (-1.5, None), (None, 0), (None, -3)])
-def test_times_that_mean_nothing_are_refused(tmp_path: Path, minutes: Any, steps: Any) -> None:
+def test_invalid_intervals_are_refused(tmp_path: Path, minutes: Any, steps: Any) -> None:
     with pytest.raises(UserError, match="checkpoint_minutes="):
         IntraEpochCheckpoint(tmp_path, minutes, steps)

@@ -32,7 +32,7 @@ class Told(L.LightningModule):
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.filterwarnings("ignore:.*LeafSpec")
-def test_told_during_the_last_validation_it_ends_before_the_test(tmp_path):
+def test_a_signal_during_the_last_validation_ends_before_the_test(tmp_path):
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=1,

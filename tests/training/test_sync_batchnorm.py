@@ -28,7 +28,7 @@ def run(model: nn.Module, images: Tensor) -> Tensor:
         return model.eval()(images)
 
 
-def test_a_network_is_the_same_while_batch_norm_is_synced_and_afterwards() -> None:
+def test_a_network_is_unchanged_with_synchronised_batch_norm_and_afterwards() -> None:
     torch.manual_seed(0)
     model, images = Wrapped(), torch.randn(2, 3, 64, 64)
     expected, layers = run(model, images), {name: type(module) for name, module in model.named_modules()}
@@ -47,7 +47,7 @@ def test_a_network_is_the_same_while_batch_norm_is_synced_and_afterwards() -> No
     assert (learned - expected).abs().min() > 0.5
 
 
-def test_lightnings_own_makes_another_network_of_it() -> None:
+def test_lightnings_own_converter_changes_the_network() -> None:
     """If this fails, Lightning or timm has mended it, and the plugin can go."""
     torch.manual_seed(0)
     model, images = Wrapped(), torch.randn(2, 3, 64, 64)

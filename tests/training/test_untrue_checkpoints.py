@@ -178,14 +178,14 @@ def checkpoint() -> tuple[DOLG, Mapping[str, Any]]:
     return network, {"state_dict": {**state, "head.weight": torch.zeros(2, 8)}, RUN_KEY: run}
 
 
-def test_a_true_checkpoint_is_read_by_all(checkpoint: tuple[DOLG, Mapping[str, Any]], tmp_path: Path) -> None:
+def test_a_valid_checkpoint_is_read_by_all(checkpoint: tuple[DOLG, Mapping[str, Any]], tmp_path: Path) -> None:
     network, stored = checkpoint
     torch.save(stored, tmp_path / "a.ckpt")
     assert outcomes(network, tmp_path / "a.ckpt") == {}
 
 
 @pytest.mark.parametrize("wrong", RUNS)
-def test_an_untrue_description_is_refused(
+def test_a_forged_description_is_refused(
     wrong: str, checkpoint: tuple[DOLG, Mapping[str, Any]], tmp_path: Path
 ) -> None:
     network, stored = checkpoint
@@ -194,7 +194,7 @@ def test_an_untrue_description_is_refused(
 
 
 @pytest.mark.parametrize("wrong", STATES)
-def test_untrue_tensors_are_refused_as_by_the_importer(
+def test_forged_tensors_are_refused_as_by_the_importer(
     wrong: str, checkpoint: tuple[DOLG, Mapping[str, Any]], tmp_path: Path
 ) -> None:
     network, stored = checkpoint
@@ -205,7 +205,7 @@ def test_untrue_tensors_are_refused_as_by_the_importer(
 
 
 @pytest.mark.parametrize("whole", [None, [1], "text", {RUN_KEY: None}, {RUN_KEY: [1]}, {RUN_KEY: "text"}])
-def test_what_is_no_checkpoint_is_refused_by_all(
+def test_files_that_are_not_checkpoints_are_refused_by_all(
     whole: object, checkpoint: tuple[DOLG, Mapping[str, Any]], tmp_path: Path
 ) -> None:
     network, _ = checkpoint
@@ -231,7 +231,7 @@ def test_a_checkpoint_without_tensors_is_refused(
         lambda about, tensors: (json.dumps(about), {**tensors, BIAS: torch.full((8,), torch.inf)}),
     ],
 )
-def test_an_exported_folder_is_checked_as_a_checkpoint(
+def test_an_exported_folder_is_checked_like_a_checkpoint(
     change: Callable[..., tuple[str, dict[str, Any]]], checkpoint: tuple[DOLG, Mapping[str, Any]], tmp_path: Path
 ) -> None:
     network, stored = checkpoint

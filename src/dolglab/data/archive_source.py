@@ -208,7 +208,7 @@ class StreamedSource(ArchiveSource):
                 return super().read(position)
             except FileNotFoundError:
                 continue
-        raise OSError(f"{name} is evicted from the cache before it is read: increase data.cache_gb")
+        raise OSError(f"{name} was removed from the cache before it could be read: increase data.cache_gb")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """See `ArchiveSource`."""

@@ -101,10 +101,10 @@ def scan_folder(root: str | Path) -> Photos:
     if links:
         _say(f"{root}: {pluralize(len(links), 'link')} back into the folder are ignored: {truncate_list(links)}")
     if closed:
-        _say(f"{root}: {pluralize(len(closed), 'folder')} cannot be looked into: {truncate_list(closed)}")
+        _say(f"{root}: {pluralize(len(closed), 'folder')} cannot be read: {truncate_list(closed)}")
     if not names:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
-        raise UserError(f"no images in the sub-folders of {root}: one sub-folder a landmark, files {kinds}")
+        raise UserError(f"no images in the sub-folders of {root}: use one sub-folder per landmark, files {kinds}")
     names = sorted(names)
     return Photos(root, names, np.array([name.split("/", 1)[0] for name in names], np.str_))
 
@@ -114,13 +114,13 @@ def split_folder(
 ) -> tuple[TrainingSet, Benchmark, Benchmark]:
     """Training set, validation and test benchmark of a folder.
 
-    Exact copies of one photo, files of equal bytes, never stand on two sides: by photos they follow the first of them;
-    by landmarks those are left out that stand on another side than the first.
+    Exact copies of a photo (files with the same bytes) never end up in different parts. In mode "photos", all copies
+    are in the part of the first one. In mode "landmarks", copies in another part than the first one are left out.
 
     Args:
-        root: folder with one sub-folder a landmark.
+        root: folder with one sub-folder per landmark.
         mode: "photos" holds out photos of landmarks that are also trained on; "landmarks" holds out whole
-            landmarks, which nothing is trained on.
+            landmarks, none of whose photos are trained on.
         validation, test: shares that are held out (at least two photos of a landmark, or two landmarks).
         seed: seed of the split, which depends on it, on the file names, and on which files are copies.
 
@@ -142,18 +142,18 @@ def split_folder(
     names = [photos.names[row] for row in rows]
     classes, labels = np.unique(photos.landmarks[rows], return_inverse=True)
     if len(classes) < 2:
-        raise UserError(f"{photos.root}: training needs photos of at least 2 landmarks, there are {len(classes)}")
+        raise UserError(f"{photos.root}: training needs photos of at least 2 landmarks, but has {len(classes)}")
     training = TrainingSet(FolderSource(photos.root, names), stable_ids(names), labels.astype(np.int64), classes)
     if copies := np.count_nonzero(first != np.arange(len(first))):
         dropped = np.count_nonzero(part == LEFT_OUT)
         _say(
-            f"{photos.root}: exact copies of other photos: {copies}, on the same side of the split as those"
-            + (f", but for {dropped} whose landmark is on another side, left out" if dropped else "")
+            f"{photos.root}: {copies} exact copies of other photos, in the same part of the split"
+            + (f"; {dropped} of them left out, because their landmark is in another part" if dropped else "")
         )
     counts = np.bincount(part, minlength=3)
     notes = (SEEN,) if mode == "photos" else ()
     _say(
-        f"{photos.root}: {counts[0]} photos of {len(classes)} landmarks to train on, {counts[1]} for "
+        f"{photos.root}: {counts[0]} photos of {len(classes)} landmarks for training, {counts[1]} for "
         f"validation, {counts[2]} for the test"
     )
     return (
@@ -211,7 +211,7 @@ def _by_photo(photos: Photos, first: NDArray[np.int64], validation: float, test:
             part[shuffled[held[0] : sum(held)]] = 2
     if not part.any():
         raise UserError(
-            f"{photos.root}: no landmark has enough photos, at least 5: 2 for validation, 2 for the test, 1 to train on"
+            f"{photos.root}: no landmark has the 5 photos needed: 2 for validation, 2 for the test, 1 for training"
         )
     return part[first]
 

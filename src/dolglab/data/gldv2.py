@@ -156,7 +156,7 @@ def image_source(
     if missing:
         raise UserError(
             f"{len(missing)} of {len(probes)} probed {split} images are not in {root}, the first is {missing[0]}: "
-            "unpack all the archives the csv lists, or list only the images that are there"
+            "unpack all archives that the csv lists, or list only images that exist"
         )
     return source
 
@@ -194,7 +194,7 @@ def subset(training: TrainingSet, rows: NDArray[np.bool_]) -> TrainingSet:
     Raises UserError if nothing is left.
     """
     if not rows.any():
-        raise UserError("after the exclusions, categories and caps no training image is left")
+        raise UserError("no training image is left after the exclusions, categories and cap")
     chosen = np.flatnonzero(rows)
     classes, labels = np.unique(training.labels[chosen], return_inverse=True)
     source = training.source
@@ -324,7 +324,7 @@ def _parse_rows(path: Path, labelled: bool) -> tuple[NDArray[np.uint64], NDArray
             landmark = header.index("landmark_id") if labelled else images
         except ValueError:
             wanted = "columns landmark_id,images or id,landmark_id" if labelled else "column id"
-            raise UserError(f"{path}: needs the {wanted}; it has {','.join(header)!r}") from None
+            raise UserError(f"{path} needs the {wanted}, but has {','.join(header)!r}") from None
         for number, row in enumerate(rows, start=2):
             if not row:
                 continue

@@ -358,7 +358,7 @@ def _read_solution(
     with open_csv(path) as file:
         rows = csv.DictReader(file)
         if not set(columns) <= set(rows.fieldnames or ()):
-            raise UserError(f"{path}: needs the columns {','.join(columns)}; it has {rows.fieldnames or 'none'}")
+            raise UserError(f"{path} needs the columns {','.join(columns)}, but has {rows.fieldnames or 'none'}")
         for row in rows:
             name, answer, usage = (str(row[column] or "").strip() for column in columns)
             if usage not in SOLUTION_USAGES:

@@ -92,7 +92,7 @@ class LandmarkDataModule(L.LightningDataModule):
         source = self.training.source
         if len(self.training) < self.batch_size:
             raise UserError(
-                f"the {len(self.training)} training images are fewer than one batch of {self.batch_size}: lower "
+                f"the {len(self.training)} training images are fewer than one batch of {self.batch_size}: reduce "
                 "data.batch_size"
             )
         self._chances = draw_chances(self.training.labels, self.sampling)
@@ -209,7 +209,7 @@ class LandmarkDataModule(L.LightningDataModule):
         if self.images_per_landmark is not None:
             check_landmarks(self.batches_per_epoch, self._landmarks_per_batch, self.images_per_landmark, world)
         if self.batch_size // world < 2:
-            raise UserError("batch normalisation needs at least 2 images per process: raise data.batch_size")
+            raise UserError("batch normalisation needs at least 2 images per process: increase data.batch_size")
         for benchmark in (*self.validation, *self.test):
             bad = [image for batch in self._benchmark_loader(benchmark) for image in batch.bad]
             if not bad:

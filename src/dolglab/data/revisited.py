@@ -29,7 +29,7 @@ RELEASE = "release.json"
 CROPS: tuple[Crop, ...] = ("pil", "trunc", "none")
 CUT = {
     "pil": "cropped to their boxes, edges rounded",
-    "trunc": "cropped to their boxes, fractions of edges cut off",
+    "trunc": "cropped to their boxes, edges truncated",
     "none": "not cropped",
 }
 # The distractors' list, and their published number.
@@ -52,7 +52,7 @@ class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         advice = "; numpy's arrays and numbers become plain with .tolist()" if module_name.startswith("numpy") else ""
         raise UserError(
-            f"it asks for code ({module_name}.{global_name}), and only plain lists and numbers are read{advice}"
+            f"it contains code ({module_name}.{global_name}), and only plain lists and numbers are read{advice}"
         )
 
 
@@ -128,7 +128,7 @@ def _parse(raw: Any) -> RevisitedLists:
 def _names(raw: dict[str, Any], key: str) -> tuple[str, ...]:
     names = raw[key]
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{key} is no list of names")
+        raise ValueError(f"{key} is not a list of names")
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         # Results and descriptors identify images by name: two queries in one photo need two files.
@@ -149,10 +149,10 @@ def _positions(entries: list[dict[str, Any]], key: str, size: int) -> tuple[NDAr
     for query, entry in enumerate(entries):
         part = np.asarray(entry[key]).reshape(-1)
         if len(part) and part.dtype.kind not in "iu":
-            raise ValueError(f"query {query} lists {key} positions that are no whole numbers ({part.dtype})")
+            raise ValueError(f"query {query} lists {key} positions that are not whole numbers ({part.dtype})")
         outside = part[(part < 0) | (part >= size)]
         if len(outside):
-            raise ValueError(f"query {query} lists {key} position {outside[0]} of a gallery of {size}")
+            raise ValueError(f"query {query} lists {key} position {outside[0]}, outside the gallery of {size}")
         lists.append(part.astype(np.int64))
     return tuple(lists)
 
@@ -193,13 +193,13 @@ def revisited_benchmark(
     files = [Path(ground_truth)] if ground_truth else sorted(root.glob("gnd_*.pkl"))
     if len(files) != 1:
         what = f"{len(files)} files" if files else "no"
-        raise UserError(f"{what} gnd_*.pkl in {root}: name one with benchmark.ground_truth=FILE")
+        raise UserError(f"{what} gnd_*.pkl in {root}: choose one with benchmark.ground_truth=FILE")
     file = files[0]
     listed = load_ground_truth(file)
     lists, sizes = _on_disk(root, listed, subset)
     if not any(len(part) for part in (*lists.ground_truth.easy, *lists.ground_truth.hard)):
         there = ", ".join(f"{count:,} of {total:,} {what}" for count, total, what in _counts(listed, lists, None))
-        raise UserError(f"nothing can be found: no query of {file.name} has a positive ({there} are in {root})")
+        raise UserError(f"no query of {file.name} has a positive: {root} has {there}")
     others = load_distractors(distractors, subset) if distractors else None
     names, gallery = _photos(lists), len(lists.gallery)
     benchmark = Benchmark(
@@ -215,9 +215,9 @@ def revisited_benchmark(
         release=_release(root / RELEASE),
         notes=_notes(listed, lists, others),
         protocol=Rules(
-            "mAP and mP@k by trapezoids, a positive that is not found counts as one at precision 0",
-            f"whole, in their published size unless max_side says otherwise; queries {CUT[crop]}",
-            "junk, which takes no rank; queries without a positive at a difficulty",
+            "mAP and mP@k by trapezoids; positives that are not found have precision 0",
+            f"not cropped, at their published size unless max_side limits it; queries {CUT[crop]}",
+            "junk, which has no rank; queries without a positive at a difficulty",
         ).protocol(),
     )
     if others:
@@ -232,7 +232,7 @@ def _on_disk(root: Path, listed: RevisitedLists, subset: bool) -> tuple[Revisite
     names = encode_names(_photos(listed))
     sizes = file_sizes(root, names)
     if not subset:
-        require_all(root, names, sizes, "subset=true evaluates what is there")
+        require_all(root, names, sizes, "subset=true evaluates the images that exist")
     there = sizes >= 0
     gallery = len(listed.gallery)
     return subset_lists(listed, there[:gallery], there[gallery:]), sizes[there].tolist()
@@ -252,45 +252,47 @@ def _counts(listed: RevisitedLists, lists: RevisitedLists, others: Distractors |
 
 
 def _notes(listed: RevisitedLists, lists: RevisitedLists, others: Distractors | None) -> tuple[str, ...]:
-    """What sets the figures apart from those of the benchmark as published."""
+    """How the figures differ from those of the published benchmark."""
     notes = []
     counts = _counts(listed, lists, others)
     if any(count < total for count, total, _ in counts):
         notes.append("subset: " + ", ".join(f"{count:,} of {total:,} {what}" for count, total, what in counts))
     if others and not others.published:
         notes.append(f"a list of {others.listed:,} distractors, not the published one")
-    # Such queries find their own photo first.
+    # Such queries find their own photo first, because it is not ignored.
     place, junk = {name: row for row, name in enumerate(lists.gallery)}, lists.ground_truth.junk
     found = sum(name in place and place[name] not in junk[query] for query, name in enumerate(lists.queries))
     if found:
-        notes.append(f"{found:,} of {len(lists.queries):,} queries are in the gallery and no junk to themselves")
+        notes.append(
+            f"{found:,} of {len(lists.queries):,} queries are in the gallery, not marked as their own junk"
+        )
     return tuple(notes)
 
 
 def _families(path: Path, source: ImageSource) -> NDArray[np.str_]:
-    """Each image's family, by the last part of its name; "" where the file does not name it."""
+    """Each image's family, by the last part of its name; "" for images that the file does not name."""
     try:
         known = {name: family for split in json.loads(path.read_text()).values() for name, family in split.items()}
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{path} does not name families of look-alikes: benchmark.families=null goes without"
+            f"{path} does not name families of look-alikes: benchmark.families=null does not need it"
         ) from error
     return np.array([known.get(Path(source.name(position)).stem, "") for position in range(len(source))], np.str_)
 
 
 def _release(path: Path) -> str | None:
-    """What preparation noted of the photographs' origin; None where they came another way."""
+    """The release of the photographs, as recorded by `prepare`; None if they have another origin."""
     if not path.exists():
         return None
     try:
         return str(json.loads(path.read_text())["release"])
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} does not say which release this is: delete it if you do not know") from error
+        raise UserError(f"{path} does not name a release: delete it if the release is unknown") from error
 
 
 @dataclass(frozen=True)
 class Distractors:
-    """The distractors that are there, how many were listed, and a fingerprint of names and sizes in bytes."""
+    """The existing distractors, the number of listed ones, and a fingerprint of names and sizes in bytes."""
 
     source: FolderSource
     listed: int
@@ -298,32 +300,32 @@ class Distractors:
 
     @property
     def published(self) -> bool:
-        """Whether as many are listed as were published."""
+        """Whether the list has the published number of images."""
         return self.listed == PUBLISHED
 
     @property
     def suffix(self) -> str:
-        """What a benchmark's name ends in with them."""
+        """The suffix of the name of a benchmark that has these distractors."""
         return "+1M" if self.published else f"+{self.listed}"
 
 
 def load_distractors(root: str | Path, subset: bool = False) -> Distractors:
-    """The images `root/jpg/NAME` that `root/revisitop1m.txt` names, one NAME a line, with folder and extension.
+    """The images `root/jpg/NAME` listed in `root/revisitop1m.txt`, one NAME per line, with folder and extension.
 
-    Results call them `ROOT/jpg/NAME`, which no image of a gallery is called.
+    Their names in results are `ROOT/jpg/NAME`, which differ from those of all gallery images.
 
     Args:
-        root: as `dolglab prepare task=revisitop1m` makes it.
-        subset: leave out those that are not there.
+        root: the folder made by `dolglab prepare task=revisitop1m`.
+        subset: leave out missing images.
 
-    Raises UserError for no list, an empty one, a name that comes twice, images that are not there.
+    Raises UserError for a missing or empty list, repeated names, and missing images.
     """
     root = Path(root).absolute()
-    fetch = f"dolglab prepare task=revisitop1m root={root} fetches them"
+    fetch = f"dolglab prepare task=revisitop1m root={root} downloads them"
     names = read_list(root / LIST, fetch)
     sizes = file_sizes(root / "jpg", names)
     if not subset:
-        require_all(root / "jpg", names, sizes, f"{fetch}; subset=true evaluates what is there")
+        require_all(root / "jpg", names, sizes, f"{fetch}; subset=true evaluates the images that exist")
     there = sizes >= 0
     kept = names[there]
     fingerprint = hashlib.sha256(b"\n".join(kept.tolist()))
@@ -333,7 +335,7 @@ def load_distractors(root: str | Path, subset: bool = False) -> Distractors:
 
 
 def with_distractors(benchmark: Benchmark, distractors: Distractors) -> Benchmark:
-    """The benchmark with further negatives between its gallery and its queries, which lie behind the gallery."""
+    """The benchmark with additional negatives after its gallery; its queries must follow the gallery."""
     count, gallery = len(distractors.source), benchmark.num_gallery
     assert isinstance(benchmark.source, FolderSource)
     rows = np.arange(len(benchmark.source))
@@ -348,9 +350,9 @@ def with_distractors(benchmark: Benchmark, distractors: Distractors) -> Benchmar
 
 
 def read_list(path: Path, hint: str) -> NDArray[np.bytes_]:
-    """The names in a list, one a line, blank lines aside; in one array of fixed width, since there are a million.
+    """The names in a list, one per line, without blank lines: an array of fixed width, since there are a million.
 
-    Raises UserError without a list, without names, or for names that come twice.
+    Raises UserError for a missing or empty list, and for repeated names.
     """
     try:
         lines = [line.strip() for line in path.read_bytes().splitlines()]

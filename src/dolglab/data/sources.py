@@ -36,11 +36,11 @@ SYSTEM_FOLDERS = frozenset(
     {"@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "~snapshot", "lost+found", "$recycle.bin"}
     | {"recycler", "system volume information", "network trash folder", "__macosx"}
 )
-# Asking for a file's size means waiting, above all on a network file system: number of threads, and files per thread.
+# Threads that ask for sizes of files, which is slow on a network file system, and the number of files per thread.
 STAT_THREADS, STAT_BATCH = 16, 4096
-# Names of missing files that are told.
+# Number of missing files that an error message names.
 MISSING_SHOWN = 5
-# Bytes that two files of one size are compared by before they are read as a whole.
+# Number of bytes that are compared before two files of equal size are read completely.
 MIDDLE = 4096
 
 

@@ -1,1 +1,1 @@
-"""Evaluate a network, or ready descriptors, on a benchmark: extraction, post-processing, ranking."""
+"""Evaluate a network, or existing descriptors, on a benchmark: extraction, post-processing, ranking."""

@@ -96,11 +96,11 @@ def read_store(folder: Path, benchmark: Benchmark, model: str | None = None) -> 
         digest, made_by, name = about["digest"], about["model"], about["benchmark"]
         dim = np.load(folder / DESCRIPTORS, mmap_mode="r", allow_pickle=False).shape[1]
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-        raise UserError(f"{folder} holds no descriptors that an evaluation kept") from error
+        raise UserError(f"{folder} contains no descriptors of an evaluation") from error
     if digest != benchmark.digest:
         raise UserError(f"{folder} holds descriptors of {name} (digest {digest}), not of {benchmark.name}'s images")
     if model is not None and made_by != model:
-        raise UserError(f"{folder} was made with another network than the one given: its about.json says which")
+        raise UserError(f"{folder} was made with another network, described in its about.json")
     store = DescriptorStore(folder, len(benchmark.source), dim)
     if len(missing := store.missing()):
         first = benchmark.source.name(int(missing[0]))

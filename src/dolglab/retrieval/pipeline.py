@@ -33,9 +33,9 @@ from dolglab.retrieval.whitening import Whitening
 # The number of answers per query that a `Ranking` keeps, for pictures and files.
 ANSWERS = 100
 RECALLS = (10, 100)
-ORACLE = "oracle shortlist: junk was taken out with the ground truth before re-ranking"
-ADAPTED = "adapted: too good where the adapter was learnt from photos of this set"
-APPROXIMATE = "approximate index: what it does not find counts as missed, a lower bound"
+ORACLE = "oracle shortlist: junk was removed by the ground truth before re-ranking"
+ADAPTED = "adapted: too optimistic if the adapter was learnt from photos of this set"
+APPROXIMATE = "approximate index: images that it does not return count as not found, so figures are lower bounds"
 
 
 @runtime_checkable

@@ -63,7 +63,7 @@ class RaBitQCodes(Index):
         if index.chain.size() != 1 or type(_parts(index)[1]).__name__ != self.codes_class:
             return False
         rotation, codes = _parts(index)
-        # As faiss makes it, and blocks of codes that are full.
+        # An index of the same kind made by faiss; codes are stored in complete blocks.
         made = getattr(faiss, self.codes_class)(index.d, faiss.METRIC_INNER_PRODUCT)
         block = getattr(made, "bbs", 1)
         length = -(-index.ntotal // block) * block * made.code_size
@@ -119,7 +119,7 @@ def _packed(index: Any) -> Any:
 
     rotation, codes = _parts(index)
     packed: Any = faiss.IndexPreTransform(rotation, faiss.IndexRaBitQFastScan(codes))
-    # The rotation stays where it is: in what is kept alive here.
+    # The rotation belongs to `index`, which must therefore stay alive.
     packed.referenced_objects.append(index)
     return packed
 

@@ -252,7 +252,7 @@ class EpochLine(Callback):
         self.losses.append(outputs["loss"].detach())
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that this epoch has figures of its own: Lightning keeps those of earlier epochs."""
+        """Record that this epoch was validated: Lightning keeps the figures of earlier epochs."""
         self.validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -266,7 +266,7 @@ class EpochLine(Callback):
         parts += [] if loss is None else [f"loss {float(loss):.3f}"]
         parts += [] if speed is None else [f"{float(speed):.1f} images/s"]
         shown = {key: 100 * float(values[key]) for key in VALIDATION_MAPS if self.validated and key in values}
-        # Of a folder, and of other sets without degrees of difficulty, there is one figure, which needs no name.
+        # A folder, like any set without difficulties, has only one figure, which needs no name.
         named = {key: key.split("/")[-1] + " " if len(shown) > 1 else "" for key in shown}
         parts += [f"validation mAP {', '.join(f'{named[key]}{shown[key]:.2f}' for key in shown)} %"] if shown else []
         print(", ".join(parts) + f" ({time.perf_counter() - self.start:.0f} s)", flush=True)

@@ -218,7 +218,7 @@ def init_from(
     if auxiliary is not None and not reason:
         _load_fitting(auxiliary, below(tensors, "auxiliary."))
     reason = reason or _load_centres(head, centres)
-    taken = f"its head is not taken: {reason}" if reason else "and the head's class centres"
+    taken = f"its head is not used: {reason}" if reason else "and the head's class centres"
     rank_zero_only(print)(f"weights from {source}; {taken}")
 
 
@@ -226,8 +226,8 @@ def _class_mismatch(stored: Any, classes: Sequence[str]) -> str:
     """Why the class centres of a checkpoint do not belong to `classes`; empty if they do, or if it names no class."""
     named = value_at(stored, f"{RUN_KEY}.classes")
     if not isinstance(named, list):
-        return "it does not say which landmarks"
-    return "" if named in ([], list(classes)) else "its landmarks are others"
+        return "it does not name its landmarks"
+    return "" if named in ([], list(classes)) else "it has other landmarks"
 
 
 def _load_parts(model: DescriptorModel, tensors: Mapping[str, Tensor], source: str, parts: Sequence[str]) -> None:
@@ -239,7 +239,7 @@ def _load_parts(model: DescriptorModel, tensors: Mapping[str, Tensor], source: s
         part = with_counters(below(tensors, f"{name}."), expected)
         check_fit(expected, part, f"{source} ({name})")
         available[name].load_state_dict(part)
-    rank_zero_only(print)(f"weights from {source}: {', '.join(parts)}; all else starts anew")
+    rank_zero_only(print)(f"weights from {source}: {', '.join(parts)}; the rest keeps its initialisation")
 
 
 def _load_centres(head: Head, stored: Mapping[str, Tensor]) -> str:
@@ -248,7 +248,7 @@ def _load_centres(head: Head, stored: Mapping[str, Tensor]) -> str:
     if head.weight is None:
         return "this one has no class centres"
     if weight is None or weight.shape != head.weight.shape:
-        return "its shape is another"
+        return "its shape differs"
     head.weight.data.copy_(weight)
     if isinstance(head, CurricularFace):
         _load_fitting(head, {key: value for key, value in stored.items() if key == "mean_cosine"})

@@ -49,14 +49,14 @@ class WandbLog(WandbLogger):
     """Lightning's W&B logger, extended for resumed runs and unreachable servers.
 
     The W&B id is stored in the run's folder, so that a resumed run keeps it. If the server cannot be reached, the run
-    becomes an offline run, which `wandb sync` sends later; training continues.
+    becomes an offline run, which `wandb sync` uploads later; training continues.
 
     Args:
         folder: the run's folder.
         offline: keep everything on this machine.
         checkpoints: upload the best and the last checkpoint as versions of an artifact.
         connect_seconds: how long to wait for the server before the run is kept on this machine instead.
-        finish_seconds: how long to upload the remaining data at the end; `wandb sync` sends the rest.
+        finish_seconds: how long to upload the remaining data at the end; `wandb sync` uploads the rest.
         settings: arguments of `wandb.init`: project, name, group, entity, tags and so on.
 
     Raises UserError at the first metric if the API key is missing or refused.
@@ -113,12 +113,12 @@ class WandbLog(WandbLogger):
             self.experiment.log_artifact(model, aliases=[alias])
 
     def say_where(self) -> None:
-        """Say where a run that is kept on this machine lies, and how it is sent; nothing of one that W&B has."""
+        """Print the folder of an offline run, and the command that uploads it; nothing for a run that W&B has."""
         run = self.experiment
         if run.offline:
             folder = Path(run.dir).parent
             shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-            print(f"W&B run, offline: `wandb sync {shlex.quote(str(shown))}` sends it")
+            print(f"the W&B run is offline: `wandb sync {shlex.quote(str(shown))}` uploads it")
 
     def _begin(self) -> None:
         import wandb
@@ -135,7 +135,7 @@ class WandbLog(WandbLogger):
                     f"W&B refuses the API key ({reason}): run `wandb login`, or set logger.wandb.offline=true"
                 ) from error
             print(
-                f"W&B cannot be reached ({reason}): the run is kept here, `wandb sync` sends it later", file=sys.stderr
+                f"W&B cannot be reached ({reason}): the run is offline, `wandb sync` uploads it later", file=sys.stderr
             )
             # wandb's background service still holds the run that could not start.
             wandb.teardown()

@@ -67,7 +67,7 @@ def refusal(make: Callable[..., Benchmark], root: Path, **options: Any) -> str:
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_another_number_of_images_than_published_is_another_version(name: str, tmp_path: Path) -> None:
+def test_unexpected_numbers_of_images_are_refused(name: str, tmp_path: Path) -> None:
     write, make = MADE[name]
     message = refusal(make, write(tmp_path), counts=[10_000, 6816])
     assert "10,000 and 6,816" in message
@@ -75,7 +75,7 @@ def test_another_number_of_images_than_published_is_another_version(name: str, t
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_nothing_there_says_where_to_get_it(name: str, tmp_path: Path) -> None:
+def test_missing_data_names_its_source(name: str, tmp_path: Path) -> None:
     message = refusal(MADE[name][1], tmp_path / "none")
     assert "none" in message
     assert "task=" in message or "docs/benchmarks.md" in message
@@ -138,14 +138,14 @@ def test_an_image_that_is_listed_twice_is_named(name: str, file: str, row: str, 
         ("ilias", "taxonomy.json", json.dumps({"a": {"b": {"c": ["ash_bud_000"]}}}), "does not have cat_dew_001"),
     ],
 )
-def test_a_list_of_another_form_is_named(name: str, file: str, text: str, said: str, tmp_path: Path) -> None:
+def test_a_list_of_another_format_is_named(name: str, file: str, text: str, said: str, tmp_path: Path) -> None:
     write, make = MADE[name]
     (write(tmp_path) / file).write_text(text)
     message = refusal(make, tmp_path, **({"groups": True} if file == "taxonomy.json" else {}))
     assert said in message
 
 
-def test_ids_of_distractors_that_are_none_are_named(tmp_path: Path) -> None:
+def test_invalid_ids_of_distractors_are_named(tmp_path: Path) -> None:
     path = layouts.ilias(tmp_path) / "image_ids" / "distractor_ids.txt.gz"
     path.write_bytes(gzip.compress(b"00a06beb2c\n"))
     assert "SHARD.tar/KEY" in refusal(ilias_benchmark, tmp_path, variant="full")
@@ -172,7 +172,7 @@ def test_names_without_positions_are_refused(tmp_path: Path) -> None:
     assert "positions=true" in message
 
 
-def test_an_image_that_a_list_of_places_names_twice_or_wrongly(tmp_path: Path) -> None:
+def test_repeated_and_wrong_names_in_a_list_of_places_are_refused(tmp_path: Path) -> None:
     root = layouts.places(tmp_path)
     listed = root / "images" / "test" / "queries_images_paths.txt"
     name = "@0500001.00@4000000.00@10@S@@@@@@@@@@@.jpg"
@@ -182,11 +182,11 @@ def test_an_image_that_a_list_of_places_names_twice_or_wrongly(tmp_path: Path) -
     assert refusal(places, root).startswith("1 of ")
 
 
-def test_more_queries_than_frames_is_another_nordland(tmp_path: Path) -> None:
+def test_more_queries_than_frames_are_refused(tmp_path: Path) -> None:
     assert "another variant" in refusal(nordland, layouts.nordland(tmp_path), every=20)
 
 
-def test_nothing_within_reach_is_no_benchmark(tmp_path: Path) -> None:
+def test_a_benchmark_without_positives_is_refused(tmp_path: Path) -> None:
     assert "no query has a positive" in refusal(places, layouts.places(tmp_path), radius=0.5)
 
 
@@ -205,6 +205,6 @@ def test_nothing_within_reach_is_no_benchmark(tmp_path: Path) -> None:
         ("products", {"counts": [1]}),
     ],
 )
-def test_options_that_make_no_sense_are_refused(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+def test_invalid_options_are_refused(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     write, make = MADE[name]
     assert f"benchmark.{next(iter(options))}" in refusal(make, write(tmp_path), **options)

@@ -20,7 +20,7 @@ from dolglab.data.datasets import BenchmarkImages
 
 
 @pytest.mark.parametrize(("variant", "distractors"), [("core", 0), ("mini", 4), ("full", 6)])
-def test_ilias(tmp_path: Path, variant: str, distractors: int) -> None:
+def test_ilias_is_read(tmp_path: Path, variant: str, distractors: int) -> None:
     benchmark = ilias_benchmark(layouts.ilias(tmp_path), variant, counts=[5 + distractors, 4])
     assert benchmark.name == f"ilias_{variant}"
     assert (benchmark.num_gallery, len(benchmark.queries)) == (5 + distractors, 4)
@@ -28,7 +28,7 @@ def test_ilias(tmp_path: Path, variant: str, distractors: int) -> None:
     assert figures_of(benchmark)[0] == {"all": 1.0}
 
 
-def test_the_groups_of_ilias_are_those_of_its_report(tmp_path: Path) -> None:
+def test_the_groups_of_ilias_equal_its_report(tmp_path: Path) -> None:
     values, figures = figures_of(ilias_benchmark(layouts.ilias(tmp_path), groups=True))
     assert {"product", "art", "product-food", "art-sculpture", "scale 0-0.0688", "clutter 53-inf"} < values.keys()
     # Scales are 0.05, 0.1, ... in the order of the positives.
@@ -37,7 +37,7 @@ def test_the_groups_of_ilias_are_those_of_its_report(tmp_path: Path) -> None:
     assert np.isnan(values["scale 0.273-inf"])
 
 
-def test_distractors_of_ilias_that_are_not_there_may_be_left_out(tmp_path: Path) -> None:
+def test_missing_distractors_of_ilias_can_be_left_out(tmp_path: Path) -> None:
     root = layouts.ilias(tmp_path)
     next((root / "yfcc100m" / "yfcc100m_0001").iterdir()).unlink()
     whole = ilias_benchmark(root, subset=True, counts=[9, 4])
@@ -58,7 +58,7 @@ def test_distractors_of_ilias_are_not_turned(tmp_path: Path) -> None:
     assert distractor.shape[:2] == (32, 40)
 
 
-def test_places(tmp_path: Path) -> None:
+def test_places_are_read(tmp_path: Path) -> None:
     root = layouts.places(tmp_path)
     benchmark = places_benchmark(root, "small", counts=[5, 3])
     assert [own.tolist() for own in benchmark.ground_truth.easy] == [[0, 1], [4], []]
@@ -70,7 +70,7 @@ def test_places(tmp_path: Path) -> None:
     assert [own.tolist() for own in places_benchmark(root, "small").ground_truth.easy] == [[0], [3], []]
 
 
-def test_places_from_a_table_of_positions(tmp_path: Path) -> None:
+def test_positions_are_read_from_a_table(tmp_path: Path) -> None:
     for side, rows in (("database", ["b.jpg,500000,20", "a.jpg,500000,0"]), ("queries", ["c.jpg,500025,0"])):
         lines(tmp_path / f"{side}.csv", ["image,utm_east,utm_north", *rows])
         for row in rows:
@@ -81,7 +81,7 @@ def test_places_from_a_table_of_positions(tmp_path: Path) -> None:
     assert [own.tolist() for own in benchmark.ground_truth.easy] == [[0]]
 
 
-def test_nordland_by_frames(tmp_path: Path) -> None:
+def test_nordland_is_matched_by_frames(tmp_path: Path) -> None:
     benchmark = nordland_benchmark(layouts.nordland(tmp_path), "nordland_3", every=10, tolerance=1)
     assert [own.tolist() for own in benchmark.ground_truth.easy] == [[0, 1], [9, 10, 11], [19, 20]]
     assert benchmark.source.name(10) == "ref/images-11.jpg"
@@ -90,7 +90,7 @@ def test_nordland_by_frames(tmp_path: Path) -> None:
     assert figures_of(strict)[0]["recall@1"] == pytest.approx(1 / 3)
 
 
-def test_msls_as_published(tmp_path: Path) -> None:
+def test_msls_is_read_as_published(tmp_path: Path) -> None:
     """Panoramas, images without a subtask and queries with nothing near are left out."""
     benchmark = msls_benchmark(layouts.msls(tmp_path), "msls_val_2", counts=[6, 2])
     names = [Path(benchmark.source.name(position)).stem for position in range(8)]
@@ -112,7 +112,7 @@ def test_queries_of_instre_are_cropped(tmp_path: Path) -> None:
     assert figures_of(whole)[0]["all"] < 0.8
 
 
-def test_holidays_turned_in_three_ways(tmp_path: Path) -> None:
+def test_holidays_are_turned_in_three_ways(tmp_path: Path) -> None:
     root = layouts.holidays(tmp_path)
     figures = {}
     for turned in ("stored", "exif", "upright"):
@@ -126,7 +126,7 @@ def test_holidays_turned_in_three_ways(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", ["full", "mini"])
-def test_met(tmp_path: Path, variant: str) -> None:
+def test_met_is_read(tmp_path: Path, variant: str) -> None:
     root = layouts.met(tmp_path)
     benchmark = met_benchmark(root, variant, counts=[6 if variant == "full" else 4, 4])
     assert len(benchmark.queries) == 6
@@ -141,13 +141,13 @@ def test_met(tmp_path: Path, variant: str) -> None:
     assert figures_of(alone)[1].notes == ("K 1, temperature 10",)
 
 
-def test_disc21(tmp_path: Path) -> None:
+def test_disc21_is_read(tmp_path: Path) -> None:
     benchmark = disc21_benchmark(layouts.disc21(tmp_path), counts=[4, 3])
     assert [own.tolist() for own in benchmark.ground_truth.easy] == [[0], [2], []]
     assert figures_of(benchmark)[0] == dict.fromkeys(("uAP", "recall@P90", "recall@1", "recall@10"), 1.0)
 
 
-def test_products(tmp_path: Path) -> None:
+def test_products_are_read(tmp_path: Path) -> None:
     benchmark = products_benchmark(layouts.products(tmp_path), counts=[6, 6])
     assert [own.tolist() for own in benchmark.ground_truth.easy] == [[1], [0], [3, 4], [2, 4], [2, 3], []]
     assert figures_of(benchmark)[0] == {f"recall@{k}": pytest.approx(5 / 6) for k in (1, 10, 100, 1000)}

@@ -152,7 +152,7 @@ class TestMet:
         confidences = [sure for _, _, sure in figures.answers]
         np.testing.assert_allclose(confidences, expected[made]["confidences"], rtol=0, atol=1e-5)
 
-    def test_the_best_on_validation_is_taken(self, folder: Path) -> None:
+    def test_the_best_classifier_on_validation_is_used(self, folder: Path) -> None:
         home, expected, stored = read(folder, "met")
         wanted = expected["tuned_on_val_raw"]
         labels = self.labels(home, "MET_database", "id")
@@ -304,7 +304,7 @@ def test_products(folder: Path) -> None:
     assert values(measure.figures(truth, {"all": ranked})) == pytest.approx(expected, **EXACT)
 
 
-def test_a_class_that_nothing_speaks_for_is_not_taken() -> None:
+def test_a_class_without_votes_is_not_predicted() -> None:
     """If no similarity is above 0, all classes are equal, and the smallest number is used."""
     answers = classify(
         np.array([[7, 9], [9, 0]]), np.array([[-0.5, -0.6], [0.3, -np.inf]]), np.array([2, 7, 9]), 2, 1.0

@@ -33,7 +33,7 @@ def zipped(files: dict[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def test_an_archive_is_fetched_checked_unpacked_and_not_asked_for_again(server, tmp_path: Path, capsys) -> None:
+def test_an_archive_is_downloaded_checked_and_unpacked_once(server, tmp_path: Path, capsys) -> None:
     packed = zipped({f"SOP/{n}": data for n, data in contents(layouts.products(tmp_path / "made")).items()})
     server.add("/sop.zip", packed)
     server.faults["/sop.zip"] += ["garbled"]
@@ -60,7 +60,7 @@ def test_an_archive_is_fetched_checked_unpacked_and_not_asked_for_again(server, 
         )
 
 
-def test_what_is_handed_out_is_asked_for_in_one_line(server, tmp_path: Path, capsys) -> None:
+def test_files_to_obtain_by_hand_are_named_in_one_line(server, tmp_path: Path, capsys) -> None:
     """The ground truth is downloaded anyway; once the images exist, no network is needed."""
     made = layouts.instre(tmp_path / "made")
     server.add("/gnd_instre.mat", (made / "gnd_instre.mat").read_bytes())
@@ -85,7 +85,7 @@ def test_what_is_handed_out_is_asked_for_in_one_line(server, tmp_path: Path, cap
 
 
 @pytest.mark.parametrize("name", ["../out.txt", "/out.txt"])
-def test_a_zip_archive_whose_names_lead_out_is_refused(name: str, server, tmp_path: Path) -> None:
+def test_a_zip_archive_with_names_outside_the_folder_is_refused(name: str, server, tmp_path: Path) -> None:
     server.add("/bad.zip", zipped({name: b"x"}))
     root = tmp_path / "root"
     with pytest.raises(UserError, match="refused"):
@@ -114,7 +114,7 @@ def publish_ilias(server, made: Path) -> None:
     server.add("/checksums.txt", "\n".join(sums).encode())
 
 
-def test_of_ilias_the_distractors_of_a_variant_are_kept(server, tmp_path: Path, capsys) -> None:
+def test_distractors_of_a_variant_of_ilias_are_kept(server, tmp_path: Path, capsys) -> None:
     made = layouts.ilias(tmp_path / "made")
     publish_ilias(server, made)
     server.faults["/yfcc100m/yfcc100m_0001.tar"] += [404]

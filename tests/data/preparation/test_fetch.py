@@ -31,7 +31,7 @@ def get(server, root: Path, mode="run", archives: object = "0-4", **options: int
     fetch(gldv2_files(root, "test", archives, server.url), root, mode, 3, **AT_ONCE, **options)
 
 
-def test_the_split_arrives_as_published(gldv2, tmp_path: Path, capsys) -> None:
+def test_a_split_is_downloaded_as_published(gldv2, tmp_path: Path, capsys) -> None:
     for n in range(20):
         gldv2.add(
             f"/test/images_{n:03}.tar", tar({f"{n:016x}.jpg": b"image"}), md5=f"/md5sum/test/md5.images_{n:03}.txt"
@@ -50,13 +50,13 @@ def test_the_split_arrives_as_published(gldv2, tmp_path: Path, capsys) -> None:
         *(f"test/images_{n:03}.tar" for n in range(20)),
     ]
     assert (root / "test" / "images_007.tar").read_bytes() == gldv2.files["/test/images_007.tar"]
-    assert "23 files fetched, all 23 are there" in (said := capsys.readouterr().out)
+    assert "23 files downloaded, all 23 exist now" in (said := capsys.readouterr().out)
     assert "20 images in 20 archives indexed" in said
     index = TarSource(root, "test", np.arange(20, dtype=np.uint64))
     assert index.read(7) == b"image"
 
 
-def test_a_second_run_does_only_what_is_missing(gldv2, tmp_path: Path, capsys) -> None:
+def test_a_second_run_downloads_only_missing_files(gldv2, tmp_path: Path, capsys) -> None:
     gldv2.faults["/test/images_002.tar"] += [404]
     with pytest.raises(UserError, match=r"1 of 8 .*images_002\.tar"):
         get(gldv2, tmp_path)
@@ -64,13 +64,13 @@ def test_a_second_run_does_only_what_is_missing(gldv2, tmp_path: Path, capsys) -
     get(gldv2, tmp_path)
     assert {path for path, _ in gldv2.asked} == {"/test/images_002.tar", "/md5sum/test/md5.images_002.txt"}
     get(gldv2, tmp_path)
-    assert "all 8 files are there" in capsys.readouterr().out
+    assert "all 8 files exist already" in capsys.readouterr().out
 
 
-def test_verify_finds_what_is_damaged_or_missing(gldv2, tmp_path: Path, capsys) -> None:
+def test_verify_finds_damaged_and_missing_files(gldv2, tmp_path: Path, capsys) -> None:
     get(gldv2, tmp_path)
     get(gldv2, tmp_path, "verify")
-    assert "5 of 5 files are as published" in capsys.readouterr().out
+    assert "5 of 5 files have the published checksum" in capsys.readouterr().out
     (tmp_path / "test" / "images_001.tar").write_bytes(b"x" * 5000)
     (tmp_path / "test" / "images_003.tar").unlink()
     with pytest.raises(UserError, match=r"1 missing \(images_003\.tar\); 1 damaged, .*\(images_001\.tar\)"):
@@ -89,13 +89,13 @@ def test_status_needs_no_network(gldv2, tmp_path: Path, capsys) -> None:
     capsys.readouterr()
     get(gldv2, tmp_path, "status", archives="0-6")
     out = capsys.readouterr().out
-    assert "7 of 10 files are there, 35.0 kB" in out
-    assert "1 in part, 2.5 kB: images_001.tar" in out
+    assert "7 of 10 files exist, 35.0 kB" in out
+    assert "1 incomplete, 2.5 kB: images_001.tar" in out
     assert "3 missing: images_001.tar, images_005.tar, images_006.tar" in out
     assert gldv2.asked == []
 
 
-def test_no_room_is_said_before_anything_is_fetched(gldv2, tmp_path: Path) -> None:
+def test_missing_space_is_reported_before_any_download(gldv2, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"40\.0 kB"):
         get(gldv2, tmp_path, spare_bytes=10**18)
     assert gldv2.asked == []
@@ -107,7 +107,7 @@ def test_two_processes_do_not_prepare_one_folder(gldv2, tmp_path: Path) -> None:
     get(gldv2, tmp_path)
 
 
-def test_a_folder_that_cannot_be_written(gldv2, tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_refused(gldv2, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=re.escape(str(tmp_path / "file" / "root"))):
         get(gldv2, tmp_path / "file" / "root")
@@ -125,19 +125,19 @@ def test_a_folder_that_cannot_be_written(gldv2, tmp_path: Path) -> None:
         ("0,2", [0, 2]),
     ],
 )
-def test_the_archives_that_are_meant(given: object, expected: list[int]) -> None:
+def test_archive_numbers_are_parsed(given: object, expected: list[int]) -> None:
     assert archive_numbers(given, 4) == expected
     if expected:
         assert archive_numbers([n + 1 for n in expected], 4, first=1) == [n + 1 for n in expected]
 
 
 @pytest.mark.parametrize("given", ["4", "3-1", "0-4", "-1", "x", "", 1.5])
-def test_archives_there_are_not(given: object) -> None:
+def test_unknown_archives_are_refused(given: object) -> None:
     with pytest.raises(UserError, match="archives="):
         archive_numbers(given, 4)
 
 
-def test_settings_that_make_no_sense(tmp_path: Path) -> None:
+def test_invalid_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"split=val .*train, index, test"):
         gldv2_files(tmp_path, "val", "all", "http://host")
     with pytest.raises(UserError, match=r"mode=go .*run, verify, status, index"):
@@ -151,7 +151,7 @@ def test_settings_that_make_no_sense(tmp_path: Path) -> None:
         fetch([], tmp_path, "run", 0)
 
 
-def test_the_published_addresses(tmp_path: Path) -> None:
+def test_addresses_are_the_published_ones(tmp_path: Path) -> None:
     files = gldv2_files(tmp_path, "train", [499], "https://s3.amazonaws.com/google-landmark/")
     assert files[-1].url == "https://s3.amazonaws.com/google-landmark/train/images_499.tar"
     assert files[-1].md5_url == "https://s3.amazonaws.com/google-landmark/md5sum/train/md5.images_499.txt"

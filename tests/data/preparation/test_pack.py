@@ -69,7 +69,7 @@ def test_litdata_reads_what_was_packed(large: Path) -> None:
         assert bytes(data[row]["image"]) == training.source.read(row)
 
 
-def test_images_are_brought_down_and_never_up(photo: Photo, encode: Encode) -> None:
+def test_images_are_shrunk_and_never_enlarged(photo: Photo, encode: Encode) -> None:
     big, small = encode(photo(300, 400), quality=95), encode(photo(30, 40), quality=95)
     assert decode(packed_bytes(big, 200, 90, READ_ALL)).shape == (150, 200, 3)
     assert packed_bytes(small, 200, 90, READ_ALL) == small
@@ -77,7 +77,7 @@ def test_images_are_brought_down_and_never_up(photo: Photo, encode: Encode) -> N
     assert packed_bytes(b"no image", 200, 90, READ_ALL) == b"no image"
 
 
-def test_only_what_is_missing_is_packed_again(large: Path) -> None:
+def test_only_missing_chunks_are_packed_again(large: Path) -> None:
     folder = pack_in_sevens(large, size=64, workers=1)
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("chunk-*")}
     gone = sorted(folder.glob("chunk-*.json"))[2]
@@ -109,7 +109,7 @@ def test_what_cannot_be_packed_or_read_is_said(large: Path, monkeypatch: pytest.
     assert not list((large / "packed").rglob("*.bin"))
 
 
-def test_damage_to_what_was_packed_is_found(large: Path) -> None:
+def test_damage_to_packed_images_is_found(large: Path) -> None:
     folder = pack_in_sevens(large, size=64, workers=1)
     chunk = sorted(folder.glob("*.bin"))[1]
     whole = chunk.read_bytes()
@@ -131,7 +131,7 @@ def test_damage_to_what_was_packed_is_found(large: Path) -> None:
         PackedSource(large, "train", np.append(ids, np.uint64(1)))
 
 
-def test_how_they_were_turned_must_be_how_they_are_read(large: Path) -> None:
+def test_packed_images_must_be_read_with_the_same_orientation(large: Path) -> None:
     pack_in_sevens(large, size=64, orientation="ignore", workers=1)
     reading = {"source": "packed", "holdout": 0, "batch_size": 4}
     for options in ({}, {"orientation": "ignore", "colour": "ignore"}):
@@ -145,7 +145,7 @@ def test_long_thin_images_keep_their_bytes(photo: Photo, encode: Encode) -> None
     assert packed_bytes(panorama, 640, 90, READ_ALL) == panorama
 
 
-def test_settings_that_mean_nothing_leave_what_was_packed(large: Path) -> None:
+def test_invalid_settings_leave_packed_images_unchanged(large: Path) -> None:
     folder = pack_in_sevens(large, size=64, workers=1)
     before = sorted(path.name for path in folder.iterdir())
     for options, message in [

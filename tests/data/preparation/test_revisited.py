@@ -79,7 +79,7 @@ def test_distractors_are_unpacked_one_archive_after_another(server, tmp_path: Pa
     assert server.asked == []
 
 
-def test_a_wrong_byte_anywhere_in_a_compressed_archive_is_noticed(tmp_path: Path) -> None:
+def test_a_wrong_byte_anywhere_in_a_compressed_archive_is_detected(tmp_path: Path) -> None:
     whole = tar({f"{n}.jpg": os.urandom(3000) for n in range(10)}, "gz")
     for place in range(20, len(whole), len(whole) // 40):
         (tmp_path / "a.tgz").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
@@ -89,7 +89,7 @@ def test_a_wrong_byte_anywhere_in_a_compressed_archive_is_noticed(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["../out.jpg", "/etc/out.jpg", "a/../../out.jpg"])
-def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
+def test_names_outside_the_folder_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.tgz").write_bytes(tar({name: b"x"}, "gz"))
     for flat in (True, False):
         with pytest.raises(UserError, match=re.escape(repr(name))):

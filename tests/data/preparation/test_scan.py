@@ -25,7 +25,7 @@ def spoil(root: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_is_broken_is_listed_and_left_out(gldv2: Path, capsys: pytest.CaptureFixture[str], workers: int) -> None:
+def test_broken_images_are_listed_and_left_out(gldv2: Path, capsys: pytest.CaptureFixture[str], workers: int) -> None:
     bad = spoil(gldv2)
     # The missing one is among those that are probed when the list is read.
     (gldv2 / "train_clean.csv").write_text((gldv2 / "train_clean.csv").read_text().replace(bad.pop().stem, ""))
@@ -46,7 +46,7 @@ def test_what_is_broken_is_listed_and_left_out(gldv2: Path, capsys: pytest.Captu
     assert not list((gldv2 / "train").glob(".scan-*"))
 
 
-def test_archives_are_scanned_where_they_lie(gldv2: Path, tmp_path: Path) -> None:
+def test_archives_are_scanned_without_unpacking(gldv2: Path, tmp_path: Path) -> None:
     bad = [f"{file.stem}" for file in spoil(gldv2)[:2]]
     root = tmp_path / "in archives"
     (root / "train").mkdir(parents=True)
@@ -59,7 +59,7 @@ def test_archives_are_scanned_where_they_lie(gldv2: Path, tmp_path: Path) -> Non
     assert [line.split("  # ")[0] for line in listed.splitlines()] == bad
 
 
-def test_a_stopped_scan_goes_on(gldv2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_scan_is_resumed(gldv2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     inspect = scan.inspect
 
@@ -85,7 +85,7 @@ def test_the_index_and_test_images_are_scanned_by_their_lists(gldv2: Path) -> No
     assert scan_gldv2(gldv2, split="index", workers=1).read_text() == f"{name.stem}  # not an image\n"
 
 
-def test_what_is_not_there_is_said(gldv2: Path) -> None:
+def test_invalid_options_and_lists_are_reported(gldv2: Path) -> None:
     for options, message in [
         ({"split": "valid"}, "split=valid .*train, index, test"),
         ({"split": "test"}, r"test\.csv"),

@@ -51,7 +51,7 @@ def bring(client: httpx.Client, it: RemoteFile) -> int:
         ["cut", 503, "cut", "silent"],
     ],
 )
-def test_whatever_happens_on_the_way_the_file_is_whole(server, client, tmp_path: Path, faults: list) -> None:
+def test_a_file_is_complete_after_any_transfer_fault(server, client, tmp_path: Path, faults: list) -> None:
     # Without a checksum, wrong bytes cannot be detected.
     for md5 in (True, False) if "garbled" not in faults else (True,):
         it = remote(server, tmp_path / str(md5), md5)
@@ -60,7 +60,7 @@ def test_whatever_happens_on_the_way_the_file_is_whole(server, client, tmp_path:
         assert not server.faults["/a.tar"]
 
 
-def test_a_cut_transfer_goes_on_where_it_broke(server, client, tmp_path: Path) -> None:
+def test_an_interrupted_transfer_is_resumed(server, client, tmp_path: Path) -> None:
     it = remote(server, tmp_path)
     server.faults["/a.tar"] += ["cut", "cut"]
     bring(client, it)
@@ -68,7 +68,7 @@ def test_a_cut_transfer_goes_on_where_it_broke(server, client, tmp_path: Path) -
     assert server.ranges("/a.tar") == ["", f"bytes={half}-", f"bytes={half + half // 2}-"]
 
 
-def test_what_is_there_is_not_asked_for(server, client, tmp_path: Path) -> None:
+def test_existing_files_are_not_requested(server, client, tmp_path: Path) -> None:
     it = remote(server, tmp_path)
     bring(client, it)
     server.asked.clear()
@@ -76,7 +76,7 @@ def test_what_is_there_is_not_asked_for(server, client, tmp_path: Path) -> None:
     assert server.asked == []
 
 
-def test_a_file_that_changed_meanwhile_comes_from_the_beginning(server, client, tmp_path: Path) -> None:
+def test_a_changed_file_is_downloaded_from_the_beginning(server, client, tmp_path: Path) -> None:
     it = remote(server, tmp_path, md5=False)
     server.add("/a.tar", b"old" * 999_999)
     server.faults["/a.tar"] += ["cut", 404]
@@ -87,7 +87,7 @@ def test_a_file_that_changed_meanwhile_comes_from_the_beginning(server, client, 
     assert bring(client, it) == len(DATA) - len(b"old" * 999_999) // 2
 
 
-def test_a_part_longer_than_the_file_is_thrown_away(server, client, tmp_path: Path) -> None:
+def test_a_part_longer_than_the_file_is_discarded(server, client, tmp_path: Path) -> None:
     it = remote(server, tmp_path)
     it.part.parent.mkdir(parents=True)
     it.part.write_bytes(DATA + b"more")
@@ -104,9 +104,14 @@ def test_a_part_without_version_or_checksum_is_not_trusted(server, client, tmp_p
 
 @pytest.mark.parametrize(
     ("faults", "message"),
-    [([404], "404.*base_url"), ([403], "403"), ([503] * 4, "4 tries.*503"), (["garbled", "garbled"], "2 times.*md5")],
+    [
+        ([404], "404.*base_url"),
+        ([403], "403"),
+        ([503] * 4, "4 tries.*503"),
+        (["garbled", "garbled"], "md5.*2 downloads"),
+    ],
 )
-def test_what_cannot_be_mended_is_said(server, client, tmp_path: Path, faults: list, message: str) -> None:
+def test_permanent_errors_are_reported(server, client, tmp_path: Path, faults: list, message: str) -> None:
     it = remote(server, tmp_path)
     server.faults["/a.tar"] += faults
     with pytest.raises(UserError, match=message):
@@ -114,7 +119,7 @@ def test_what_cannot_be_mended_is_said(server, client, tmp_path: Path, faults: l
     assert not it.path.exists()
 
 
-def test_a_checksum_file_that_holds_none(server, client, tmp_path: Path) -> None:
+def test_a_checksum_file_without_a_checksum_is_refused(server, client, tmp_path: Path) -> None:
     it = remote(server, tmp_path)
     server.files["/a.md5"] = b"<html>not here</html>"
     with pytest.raises(UserError, match=r"a\.md5"):
@@ -122,12 +127,12 @@ def test_a_checksum_file_that_holds_none(server, client, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("url", ["ftp://host/a.tar", "nonsense", "http://127.0.0.1:1/a.tar"])
-def test_addresses_that_lead_nowhere(client, tmp_path: Path, url: str) -> None:
+def test_unreachable_addresses_are_reported(client, tmp_path: Path, url: str) -> None:
     with pytest.raises(UserError, match=r"base_url|4 tries"):
         transfer(Session(client, **AT_ONCE), RemoteFile(url, tmp_path / "a.tar"))
 
 
-def test_a_stopped_transfer_keeps_what_arrived(server, client, tmp_path: Path) -> None:
+def test_a_stopped_transfer_keeps_received_bytes(server, client, tmp_path: Path) -> None:
     it = remote(server, tmp_path)
     stop = threading.Event()
     with pytest.raises(Stopped):
@@ -137,7 +142,7 @@ def test_a_stopped_transfer_keeps_what_arrived(server, client, tmp_path: Path) -
     assert len(server.ranges("/a.tar")) == 2
 
 
-def test_a_part_that_is_whole_is_not_fetched_again(server, client, tmp_path: Path) -> None:
+def test_a_complete_part_is_not_downloaded_again(server, client, tmp_path: Path) -> None:
     it = remote(server, tmp_path)
     it.part.parent.mkdir(parents=True)
     it.part.write_bytes(DATA)

@@ -74,25 +74,25 @@ def test_a_chain_is_followed_where_the_cosine_prefers_a_stranger() -> None:
     assert set(order[:5].tolist()) == {0, 1, 2, 4, 5}
 
 
-def test_what_nothing_reaches_keeps_its_order() -> None:
+def test_unreached_images_keep_their_order() -> None:
     axes = np.eye(6, dtype=np.float32)
     descriptors = np.stack([axes[1], axes[0], axes[2], axes[2], axes[0], axes[3], np.zeros(6, np.float32)])
     assert Diffusion()(shortlist(descriptors, axes[0])).tolist() == [1, 4, 0, 2, 3, 5, 6]
 
 
 @pytest.mark.parametrize("query", [[0, 0, 0], [-1, 0, 0]])
-def test_a_query_that_resembles_nothing_changes_nothing(query: list[float]) -> None:
+def test_a_query_without_neighbours_changes_nothing(query: list[float]) -> None:
     descriptors = unit(np.array([[1, 0, 0], [1, 1, 0], [1, 2, 0], [0, 0, 0.5]]))
     assert Diffusion()(shortlist(descriptors, np.array(query, np.float32))).tolist() == [0, 1, 2, 3]
 
 
-def test_no_answer_and_one() -> None:
+def test_empty_and_single_shortlists_work() -> None:
     query = np.array([1, 0], np.float32)
     assert Diffusion()(shortlist(np.empty((0, 2), np.float32), query)).tolist() == []
     assert Diffusion()(shortlist(query[None], query)).tolist() == [0]
 
 
-def test_powers_too_small_for_a_number_are_no_edges() -> None:
+def test_underflowing_powers_are_not_edges() -> None:
     descriptors = unit(np.array([[1, 0, 0], [1e-5, 1, 0], [1e-5, 0, 1]]))
     query = np.array([1, 0, 0], np.float32)
     diffusion = Diffusion(gamma=100.0)
@@ -110,12 +110,12 @@ def test_powers_too_small_for_a_number_are_no_edges() -> None:
         ({"tolerance": 0.0}, r"tolerance=0\.0"),
     ],
 )
-def test_settings_without_meaning_are_refused(settings: dict[str, float], message: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Diffusion(**settings)
 
 
-def test_what_a_card_says_of_it() -> None:
+def test_cards_describe_the_settings() -> None:
     assert Diffusion(depth=20).config() == {
         "rerank": "diffusion",
         "depth": 20,

@@ -39,7 +39,7 @@ def test_equals_a_loop(k: int, neighbours: int, beta: float) -> None:
         assert (np.diff(scores[order]) < 1e-6).all()
 
 
-def test_an_image_with_many_like_it_passes_a_lone_one() -> None:
+def test_an_image_with_similar_answers_passes_an_isolated_one() -> None:
     """A single image is slightly nearer to the query than the views of a landmark, which are similar to each other."""
     rng = np.random.default_rng(0)
     query = np.eye(8)[0]
@@ -50,7 +50,7 @@ def test_an_image_with_many_like_it_passes_a_lone_one() -> None:
     assert Neighbours()(answers)[-1] == 0
 
 
-def test_equals_stay_in_their_order() -> None:
+def test_ties_keep_their_order() -> None:
     axes = np.eye(5, dtype=np.float32)
     descriptors = np.stack([axes[1], axes[2], axes[0], axes[3], np.zeros(5, np.float32)])
     query = axes[0]
@@ -58,7 +58,7 @@ def test_equals_stay_in_their_order() -> None:
     assert Neighbours()(shortlist(descriptors, query)).tolist() == [2, 0, 1, 3, 4]
 
 
-def test_no_answer_one_and_no_query() -> None:
+def test_empty_and_single_shortlists_work() -> None:
     query = np.array([1, 0], np.float32)
     reranker = Neighbours()
     assert reranker(shortlist(np.empty((0, 2), np.float32), query)).tolist() == []
@@ -67,10 +67,10 @@ def test_no_answer_one_and_no_query() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"depth": 0}, {"neighbours": 0}, {"beta": -0.1}, {"beta": float("nan")}])
-def test_settings_without_meaning_are_refused(settings: dict[str, float]) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(UserError, match=rf"\b{next(iter(settings))}=-?\w+"):
         Neighbours(**settings)
 
 
-def test_what_a_card_says_of_it() -> None:
+def test_cards_describe_the_settings() -> None:
     assert Neighbours().config() == {"rerank": "neighbours", "depth": 400, "neighbours": 9, "beta": 0.15}

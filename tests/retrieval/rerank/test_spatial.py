@@ -23,7 +23,7 @@ def features(points: NDArray[np.floating], descriptors: NDArray[np.floating]) ->
     return LocalFeatures(points.astype(np.float32), ones, ones, unit(descriptors).astype(np.float16), (500, 500))
 
 
-def test_matches_are_each_others_nearest_as_in_a_loop() -> None:
+def test_mutual_matches_equal_a_loop() -> None:
     rng = np.random.default_rng(0)
     a, b = unit(rng.standard_normal((40, 8))), unit(rng.standard_normal((30, 8)))
     cosines = a.astype(np.float64) @ b.T
@@ -38,7 +38,7 @@ def test_matches_are_each_others_nearest_as_in_a_loop() -> None:
     assert mutual_matches(a, b, ratio=0.8).tolist() == [list(pair) for pair in clear]
 
 
-def test_nothing_matches_nothing() -> None:
+def test_empty_features_have_no_matches() -> None:
     some, none = unit(np.eye(3)), np.empty((0, 3), np.float16)
     assert mutual_matches(some, none).shape == (0, 2)
     assert mutual_matches(none, some).shape == (0, 2)
@@ -46,7 +46,7 @@ def test_nothing_matches_nothing() -> None:
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.95])
-def test_any_number_and_any_precision_match_as_in_a_loop(ratio: float) -> None:
+def test_any_number_and_precision_of_descriptors_equals_a_loop(ratio: float) -> None:
     """More rows than are compared at a time, some of them duplicates, which match once."""
     rng = np.random.default_rng(4)
     code = unit(rng.standard_normal((1200, 16)))
@@ -67,7 +67,7 @@ def test_any_number_and_any_precision_match_as_in_a_loop(ratio: float) -> None:
 
 @pytest.mark.parametrize("kind", ["affine", "homography"])
 @pytest.mark.parametrize("wrong", [0.0, 0.5, 0.8])
-def test_finds_the_matches_that_one_transformation_explains(kind: str, wrong: float) -> None:
+def test_ransac_finds_the_matches_of_one_transformation(kind: str, wrong: float) -> None:
     rng = np.random.default_rng(1)
     a = rng.uniform(0, 1000, (200, 2)).astype(np.float32)
     b = a @ np.array([[0.9, -0.2], [0.25, 0.8]]).T + [30, -40] + rng.normal(0, 1, (200, 2))
@@ -82,7 +82,7 @@ def test_finds_the_matches_that_one_transformation_explains(kind: str, wrong: fl
 
 
 @pytest.mark.parametrize("kind", ["affine", "homography"])
-def test_too_little_or_nothing_sensible_has_no_inlier(kind: str) -> None:
+def test_degenerate_matches_have_no_inliers(kind: str) -> None:
     rng = np.random.default_rng(2)
     few = rng.uniform(0, 100, (2, 2)).astype(np.float32)
     many = rng.uniform(0, 100, (50, 2)).astype(np.float32)
@@ -112,7 +112,7 @@ def matched(transformation: NDArray[np.float64], a: NDArray[np.floating], b: NDA
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_supports_at_least_what_the_best_of_all_samples_does(seed: int) -> None:
+def test_ransac_finds_at_least_the_inliers_of_the_best_sample(seed: int) -> None:
     rng = np.random.default_rng(seed)
     a = rng.uniform(0, 500, (16, 2))
     b = 1.3 * a + rng.normal(0, 6, (16, 2))
@@ -131,7 +131,7 @@ def test_supports_at_least_what_the_best_of_all_samples_does(seed: int) -> None:
     np.testing.assert_array_equal(found, matched(transformation, a, b))
 
 
-def test_everything_near_one_spot_of_the_other_photo_is_no_agreement() -> None:
+def test_matches_to_a_single_spot_are_not_inliers() -> None:
     """A transformation to a single point brings every point to within the residual, in one direction."""
     rng = np.random.default_rng(3)
     wide, spot = rng.uniform(0, 1000, (60, 2)), 500 + rng.uniform(-12, 12, (60, 2))
@@ -139,7 +139,7 @@ def test_everything_near_one_spot_of_the_other_photo_is_no_agreement() -> None:
         assert inliers(a, b)[0].sum() <= 4
 
 
-def test_a_homography_follows_a_facade_that_turns_away() -> None:
+def test_a_homography_fits_a_facade_seen_at_an_angle() -> None:
     rng = np.random.default_rng(5)
     a = rng.uniform(-400, 400, (150, 2))
     # The right side is twice as far away as the left.
@@ -163,7 +163,7 @@ def scene(rng: np.random.Generator, shared: int, others: int, code: NDArray[np.f
     return features(points, np.concatenate([own, rng.standard_normal((others, code.shape[1]))]))
 
 
-def test_answers_with_more_inliers_come_first_and_equal_ones_stay() -> None:
+def test_answers_are_sorted_by_inliers_and_ties_keep_their_order() -> None:
     rng = np.random.default_rng(3)
     code = rng.standard_normal((40, 16))
     images = {
@@ -199,6 +199,6 @@ def test_answers_with_more_inliers_come_first_and_equal_ones_stay() -> None:
         ({"ratio": 1.5}, "ratio"),
     ],
 )
-def test_refuses_settings_without_meaning(options: dict, message: str) -> None:
+def test_invalid_settings_are_refused(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Spatial(**options)

@@ -175,7 +175,7 @@ def read_table(path: Path, columns: Collection[str], advice: str, separator: str
     rows = csv.DictReader(lines, delimiter=separator)
     missing = [column for column in columns if column not in (rows.fieldnames or ())]
     if missing:
-        raise UserError(f"{path}: needs the columns {', '.join(columns)}; it has {', '.join(rows.fieldnames or ())}")
+        raise UserError(f"{path} needs the columns {', '.join(columns)}, but has {', '.join(rows.fieldnames or ())}")
     found = list(rows)
     for number, row in enumerate(found, start=2):
         if None in row or None in row.values():

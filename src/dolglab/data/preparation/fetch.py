@@ -60,7 +60,7 @@ def fetch_gldv2(
     Raises UserError for an unknown split or archive, and like `fetch` and `index_archives`.
     """
     if mode not in MODES:
-        raise UserError(f"mode={mode} is none of {', '.join(MODES)}")
+        raise UserError(f"mode={mode} is not one of {', '.join(MODES)}")
     root = Path(root)
     files = gldv2_files(root, split, archives, base_url)
     # The index covers the archives that exist.
@@ -73,7 +73,7 @@ def fetch_gldv2(
 def gldv2_files(root: Path, split: str, archives: object, base_url: str) -> list[RemoteFile]:
     """The csv files and archives of a split. Raises UserError for an unknown split or archive."""
     if split not in ARCHIVES:
-        raise UserError(f"split={split} is none of {', '.join(ARCHIVES)}")
+        raise UserError(f"split={split} is not one of {', '.join(ARCHIVES)}")
     base = base_url.rstrip("/")
     names = [f"images_{number:03}" for number in archive_numbers(archives, ARCHIVES[split])]
     return [
@@ -138,17 +138,17 @@ def fetch(
     damaged files.
     """
     if mode not in get_args(Mode):
-        raise UserError(f"mode={mode} is none of {', '.join(get_args(Mode))}")
+        raise UserError(f"mode={mode} is not one of {', '.join(get_args(Mode))}")
     if parallel < 1:
         raise UserError(f"parallel must be at least 1, not {parallel}")
     if mode == "status":
         missing = [remote.path.name for remote in remotes if not remote.path.exists()]
         parts = [remote for remote in remotes if not remote.path.exists() and remote.part.exists()]
         size = sum(file_size(remote.path) or 0 for remote in remotes)
-        print(f"{len(remotes) - len(missing)} of {len(remotes)} files are there, {decimal(size)}")
+        print(f"{len(remotes) - len(missing)} of {len(remotes)} files exist, {decimal(size)}")
         if parts:
             size = sum(remote.arrived for remote in parts)
-            print(f"{len(parts)} in part, {decimal(size)}: {truncate_list([remote.path.name for remote in parts])}")
+            print(f"{len(parts)} incomplete, {decimal(size)}: {truncate_list([remote.path.name for remote in parts])}")
         if missing:
             print(f"{len(missing)} missing: {truncate_list(missing)}")
         return
@@ -167,7 +167,7 @@ def fetch(
 def _run(session: Session, remotes: Sequence[RemoteFile], root: Path, parallel: int, spare_bytes: int) -> None:
     wanted = [remote for remote in remotes if not remote.path.exists()]
     if not wanted:
-        print(f"all {len(remotes)} files are there")
+        print(f"all {len(remotes)} files exist already")
         return
     with ThreadPoolExecutor(parallel) as pool:
         sizes = list(pool.map(lambda remote: _size_of(session.client, remote.url), wanted))
@@ -179,7 +179,7 @@ def _run(session: Session, remotes: Sequence[RemoteFile], root: Path, parallel: 
     free = shutil.disk_usage(root).free
     if free < missing + spare_bytes:
         raise UserError(
-            f"{root} has {decimal(free)} free, but {decimal(missing)} are needed: make space, or download less"
+            f"{root} has {decimal(free)} free, but {decimal(missing)} are needed: free some space, or download less"
         )
     columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
     last = TextColumn("{task.fields[last]}")
@@ -195,10 +195,10 @@ def _run(session: Session, remotes: Sequence[RemoteFile], root: Path, parallel: 
         failed = _for_all(bring, wanted, parallel, session.stop)
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(wanted)} files could not be fetched, the first: {failed[0]}; the same command "
-            "fetches what is missing"
+            f"{len(failed)} of {len(wanted)} files could not be downloaded, the first: {failed[0]}; the same command "
+            "downloads the missing ones"
         )
-    print(f"{len(wanted)} files fetched, all {len(remotes)} are there")
+    print(f"{len(wanted)} files downloaded, all {len(remotes)} exist now")
 
 
 def _verify(session: Session, remotes: Sequence[RemoteFile], parallel: int) -> None:
@@ -214,16 +214,16 @@ def _verify(session: Session, remotes: Sequence[RemoteFile], parallel: int) -> N
 
     failed = _for_all(compare, wanted, parallel, session.stop)
     if wanted:
-        print(f"{len(wanted) - len(damaged) - len(failed)} of {len(wanted)} files are as published")
+        print(f"{len(wanted) - len(damaged) - len(failed)} of {len(wanted)} files have the published checksum")
     else:
-        print("no sums are published for what is there")
+        print("no checksums are published for the existing files")
     problems = [
         *([f"{len(missing)} missing ({truncate_list(missing)})"] if missing else []),
         *([f"{len(damaged)} damaged, renamed to NAME{DAMAGED} ({truncate_list(sorted(damaged))})"] if damaged else []),
         *([f"{len(failed)} could not be compared ({failed[0]})"] if failed else []),
     ]
     if problems:
-        raise UserError(f"{'; '.join(problems)}; mode=run fetches what is missing")
+        raise UserError(f"{'; '.join(problems)}; mode=run downloads missing files")
 
 
 def _for_all(
@@ -241,7 +241,7 @@ def _for_all(
                     failed.append(str(error))
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            advice = "the disk is full: bytes that have arrived are kept; make space, then run again"
+            advice = "the disk is full: what was downloaded is kept; free some space, then run again"
             raise UserError(advice if full else os_error_text(error)) from error
         finally:
             stop.set()

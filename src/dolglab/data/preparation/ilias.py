@@ -103,7 +103,7 @@ def shards_of(names: NDArray[np.bytes_]) -> dict[str, NDArray[np.bytes_]]:
 def read_sums(path: Path) -> dict[str, tuple[str, str]]:
     """SHA-256 sum and address of each archive, by its name. Raises UserError for lines of another form."""
     found = {}
-    for line in read_lines(path, "delete it and run again"):
+    for line in read_lines(path, "delete it, and run the command again"):
         digest, _, url = line.partition(" ")
         if len(digest) != 64 or not url.strip().endswith(".tar"):
             raise UserError(f"{path}: {line!r} is not SUM URL.tar: another version")

@@ -131,16 +131,16 @@ def _oddities(data: bytes, reading: Reading) -> list[str]:
     if is_tiff(data):
         picture = open_tiff(data)
         pages = f", with {pluralize(picture.further, 'further page')}" if picture.further else ""
-        deep = f", {picture.page.bitspersample} bits, of which the upper 8 are taken" if picture.deep else ""
-        return [f"TIFF, read all the same{deep}{pages}"]
+        deep = f", {picture.page.bitspersample} bits, reduced to the upper 8" if picture.deep else ""
+        return [f"TIFF, read anyway{deep}{pages}"]
     with Image.open(io.BytesIO(data)) as image:
         jpeg = image.format in JPEG_FORMATS
         turn = image_orientation(image)
         found = [
-            (not jpeg, f"{image.format}, read all the same"),
+            (not jpeg, f"{image.format}, read anyway"),
             (image.mode in ("CMYK", "YCCK"), f"{image.mode}, converted to RGB"),
-            (image.mode.startswith("I"), "16 bits, of which the upper 8 are taken"),
-            (not jpeg and getattr(image, "n_frames", 1) > 1, "animated, its first frame is taken"),
+            (image.mode.startswith("I"), "16 bits, reduced to the upper 8"),
+            (not jpeg and getattr(image, "n_frames", 1) > 1, "animated, only its first frame is used"),
             (turn > 1 and reading.orientation == "exif", f"turned upright (EXIF orientation {turn})"),
         ]
     return [what for true, what in found if true]

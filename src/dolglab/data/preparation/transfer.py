@@ -105,7 +105,7 @@ def transfer(session: Session, remote: RemoteFile, advance: Callable[[int], None
             return
         advance(-_drop(remote))
     kind = str(expected).partition(":")[0]
-    raise UserError(f"{remote.url} arrived {CHECKSUM_TRIES} times with a wrong {kind} sum: its server is at fault")
+    raise UserError(f"{remote.url} had a wrong {kind} sum in {CHECKSUM_TRIES} downloads: its server is at fault")
 
 
 def digest_of(path: Path, like: str) -> str:
@@ -128,7 +128,7 @@ def expected_digest(session: Session, remote: RemoteFile) -> str | None:
 
     word = (_retry(session, remote, ask).split() or [""])[0].lower()
     if not re.fullmatch("[0-9a-f]{32}", word):
-        raise UserError(f"{url} holds no md5 sum")
+        raise UserError(f"{url} contains no md5 sum")
     return f"md5:{word}"
 
 
@@ -194,7 +194,7 @@ def _receive(session: Session, remote: RemoteFile, advance: Callable[[int], None
             os.fsync(file.fileno())
         length = response.headers.get("content-length")
         if length is not None and remote.arrived != start + int(length):
-            raise _TransientError("it ended early")
+            raise _TransientError("the answer was incomplete")
 
 
 def _version(response: httpx.Response) -> str:

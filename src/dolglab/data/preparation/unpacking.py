@@ -33,7 +33,7 @@ def unpack(archive: Path, folder: Path, flat: bool, keep: Keep = lambda name: Tr
         reason = " ".join(str(error).split())
         if isinstance(error, OSError) and error.errno:
             raise UserError(f"{archive.name} could not be unpacked: {error.strerror}") from error
-        raise UserError(f"{archive} is damaged ({reason}): delete it and run again") from error
+        raise UserError(f"{archive} is damaged ({reason}): delete it, and run the command again") from error
 
 
 def _untar(archive: Path, folder: Path, flat: bool, keep: Keep) -> None:
@@ -53,6 +53,6 @@ def _unzip(archive: Path, folder: Path, flat: bool, keep: Keep) -> None:
         for member in packed.infolist():
             name = PurePosixPath(member.filename)
             if name.is_absolute() or ".." in name.parts:
-                raise UserError(f"{archive} holds {member.filename!r}, which is no plain file inside it: refused")
+                raise UserError(f"{archive} contains {member.filename!r}, which is not a plain file inside it: refused")
             if not member.is_dir() and keep(name):
                 write_bytes(folder / (name.name if flat else name), packed.read(member))
