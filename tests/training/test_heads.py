@@ -84,7 +84,7 @@ def test_weights_are_used_without_class_centres(
     state = {f"model.{key}": value for key, value in model.state_dict().items()}
     torch.save({"state_dict": state | {"head.weight": torch.zeros(6, model.dim)}}, tmp_path / "a.ckpt")
     init_from(build_model(config), MultiSimilarity(model.dim, 6), str(tmp_path / "a.ckpt"), data.classes)
-    assert "not taken" in capsys.readouterr().out
+    assert "not used" in capsys.readouterr().out
 
 
 def test_class_parallel_needs_class_centres(photos: Path) -> None:
