@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 # `make setup TORCH=cpu` installs torch without CUDA, which saves 4.5 GB. Without it pip takes PyPI's build.
 TORCH ?=
-# Of two builds of one version pip prefers the one with a label, such as +cpu, which only PyTorch's index has.
+# Of two builds of one version, pip prefers one with a label, such as +cpu, which only PyTorch's index has.
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
-# Two processes with a thread each; compiled code is kept for the processes that they start.
+# Two processes with one thread each; compiled code is kept for their child processes.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 RAY := .venv-ray
 READY := $(VENV)/.ready
@@ -36,9 +36,9 @@ PHOTOS := data/demo_world/test/jpg
 SEARCH := outputs/demo_library
 
 search: $(READY) ## search the demo world's photos, a first answer without training
-	@echo "search, step 1 of 3: draw the demo world into data/demo_world (1 minute, or nothing when it is there)"
+	@echo "search, step 1 of 3: draw the demo world into data/demo_world (1 minute; skipped if it exists)"
 	$(BIN)/python -m src.prepare task=demo_world
-	@echo "search, step 2 of 3: describe its $$(ls $(PHOTOS) | wc -l) test photos (10 seconds, or nothing when they are)"
+	@echo "search, step 2 of 3: describe its $$(ls $(PHOTOS) | wc -l) test photos (10 seconds; skipped if done)"
 	$(BIN)/python -m src.embed $(PHOTOS) --library $(SEARCH) --model efficientnet_lite0
 	@echo "search, step 3 of 3: search for the first of them"
 	$(BIN)/python -m src.search $(PHOTOS)/$$(ls $(PHOTOS) | head -n 1) --library $(SEARCH)

@@ -1,7 +1,7 @@
-"""What mkdocs is told besides `mkdocs.yml`: pages that lie outside `docs`, notebooks and the generated reference.
+"""Hooks of mkdocs: pages outside `docs`, notebooks and the generated reference.
 
-The site has the repository's own shape, with `docs` at its root. Links in the files are those that work in a checkout;
-they are rewritten to where the site has the same file.
+The site has the layout of the repository, with `docs` at its root. Links in the files work in a checkout; they are
+rewritten to the page of the same file on the site.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Append what is generated, and point links at the site."""
+    """Append generated parts, and rewrite links for the site."""
     source = page.file.src_uri
     if source in GENERATED:
         markdown = f"{markdown}\n\n{GENERATED[source]()}"
     inside = files.get_file_from_path(source)
     outside = inside is not None and inside.src_dir == str(ROOT)
     if outside:
-        # Tables of results have two notes side by side, `[I] [c]`, which Markdown takes for a link.
+        # Tables of results have adjacent notes, `[I] [c]`, which Markdown treats as a link.
         markdown = markdown.replace("] [", "] \\[")
     here = source if outside else f"docs/{source}"
     return LINK.sub(lambda found: found["before"] + site_link(found["target"], here), markdown)
 
 
 def site_link(target: str, here: str) -> str:
-    """A link of a file of the repository as the site has it; one that leads elsewhere as it is.
+    """A link in a file of the repository, rewritten for the site; other links are unchanged.
 
     >>> site_link("../../experiments/photos/README.md", "docs/tutorials/train.md")
     '../experiments/photos/README.md'

@@ -1,4 +1,4 @@
-"""What several rooms' tests share: the folder of expected values, and small data made on the spot."""
+"""Shared fixtures: the folder of expected values, and small generated data."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _same_draws() -> None:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six landmarks of ten photos: a coloured pattern each, shifted and relit from photo to photo."""
+    """Six landmarks of ten photos: each has a coloured pattern, shifted and relit from photo to photo."""
     root = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for landmark in range(6):

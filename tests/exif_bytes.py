@@ -1,4 +1,4 @@
-"""EXIF written byte by byte after the standard (CIPA DC-008, section 4.6), by nothing that reads it."""
+"""EXIF written byte by byte by the standard (CIPA DC-008, section 4.6), independent of readers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LATITUDE_REF, LATITUDE, LONGITUDE_REF, LONGITUDE = 1, 2, 3, 4
 
 
 def exif_bytes(photo: Mapping[int, Value], gps: Mapping[int, Value], order: str = ">") -> bytes:
-    """A TIFF of three directories: a maker, and what the two others say."""
+    """A TIFF of three directories: a maker, and the given contents of the two others."""
     head = struct.pack(f"{order}2sHI", b"MM" if order == ">" else b"II", 42, 8)
     sizes = [len(_directory({MAKE: "x", EXIF_IFD: 0, GPS_IFD: 0}, 0, order)), len(_directory(photo, 0, order))]
     first, second = 8 + sizes[0], 8 + sum(sizes)
@@ -23,7 +23,7 @@ def exif_bytes(photo: Mapping[int, Value], gps: Mapping[int, Value], order: str 
 
 
 def _directory(entries: Mapping[int, Value], start: int, order: str) -> bytes:
-    """Entries of 12 bytes each; what takes more than 4 lies behind them, `start` being where the directory does."""
+    """Entries of 12 bytes each; values of more than 4 bytes follow. `start` is the directory's offset."""
     behind, table = b"", struct.pack(f"{order}H", len(entries))
     end = start + 2 + 12 * len(entries) + 4
     for tag, value in sorted(entries.items()):

@@ -1,4 +1,4 @@
-"""ICC profiles written by hand (ICC.1:2001-04), and sRGB colours as values of theirs, by the spaces' formulas."""
+"""ICC profiles written by hand (ICC.1:2001-04), and sRGB colours in these spaces by their formulas."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ WHITE = np.array([0.9642, 1.0, 0.8249])
 
 
 def decoded(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Light, 0 to 1, of sRGB's values (IEC 61966-2-1)."""
+    """Linear light, 0 to 1, of sRGB values (IEC 61966-2-1)."""
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 
 def encoded(light: NDArray[np.float64]) -> NDArray[np.float64]:
-    """sRGB's values of light, 0 to 1."""
+    """sRGB values of linear light, 0 to 1."""
     light = light.clip(0, 1)
     return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
 def curve_of(space: str) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """Light of a space's values."""
+    """Linear light of a space's values."""
     gamma = GAMMAS.get(space)
     return decoded if gamma is None else lambda values: values**gamma
 
@@ -59,7 +59,7 @@ def grey_profile(gamma: float) -> bytes:
 
 
 def press_profile() -> tuple[bytes, dict[tuple[int, int, int, int], tuple[float, float, float]]]:
-    """A profile of inks, whose corners are colours of its own; and L*, a*, b* by the share of each ink, 0 or 255."""
+    """A CMYK profile whose corners have given colours; and L*, a*, b* by the amount of each ink, 0 or 255."""
     corners = {}
     for cyan, magenta, yellow, black in itertools.product((0, 255), repeat=4):
         lightness = 0.0 if black else 100 - (30 * cyan + 40 * magenta + 10 * yellow) / 255
@@ -73,7 +73,7 @@ def press_profile() -> tuple[bytes, dict[tuple[int, int, int, int], tuple[float,
 
 
 def srgb_of_lab(lab: tuple[float, float, float]) -> NDArray[np.float64]:
-    """sRGB, 0 to 255, of L*, a*, b* of D50."""
+    """sRGB, 0 to 255, from L*, a*, b* with white D50."""
     fy = (lab[0] + 16) / 116
     f = np.array([fy + lab[1] / 500, fy, fy - lab[2] / 200])
     xyz = np.where(f > 6 / 29, f**3, (116 * f - 16) * 27 / 24389) * WHITE

@@ -1,4 +1,4 @@
-"""One picture in every encoding that is read, written by other programs' libraries, and some that are not read."""
+"""One picture in every supported encoding, written by other libraries, and in some unsupported ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOSSLESS, ROUNDED, LOSSY = 0.0, 1.0, 4.0
 
 
 class Encoding(NamedTuple):
-    """A file, the pixels (H, W, 3) that it shows, what it may lose of them in the mean, and what it is called."""
+    """A file, its pixels (H, W, 3), the mean error it may have, and its name."""
 
     name: str
     family: str
@@ -30,7 +30,7 @@ class Encoding(NamedTuple):
 
 
 def master(height: int = 120, width: int = 160) -> NDArray[np.uint8]:
-    """A picture with soft and hard edges, and with the whitest white and the blackest black."""
+    """A picture with soft and hard edges, pure white and pure black."""
     coarse = np.random.default_rng(3).integers(0, 256, (6, 8, 3), np.uint8)
     pixels = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
     pixels[: height // 5, : width // 4] = 255
@@ -48,7 +48,7 @@ def shown(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def deep(levels: NDArray[np.uint8], bits: int) -> NDArray[Any]:
-    """Levels over the whole range of so many bits."""
+    """Levels over the whole range of this many bits."""
     top = (1 << bits) - 1
     return ((levels.astype(np.uint64) * top + 127) // 255).astype(np.uint16 if bits <= 16 else np.uint32)
 
@@ -80,7 +80,7 @@ def pages(*written: dict[str, Any]) -> bytes:
 
 
 def packed_12_bits(levels: NDArray[np.uint8]) -> bytes:
-    """A TIFF of grey samples of 12 bits each, two in three bytes: tifffile writes none."""
+    """A TIFF of packed 12-bit grey samples, two in three bytes, which tifffile cannot write."""
     samples = deep(levels, 12)
     left, right = samples[:, 0::2], samples[:, 1::2]
     packed = np.stack([left >> 4, (left & 15) << 4 | right >> 8, right & 255], -1).astype(np.uint8).tobytes()
@@ -94,7 +94,7 @@ def packed_12_bits(levels: NDArray[np.uint8]) -> bytes:
 
 
 def encodings(rgb: NDArray[np.uint8]) -> Iterator[Encoding]:
-    """Every encoding of one picture that is read."""
+    """Every supported encoding of one picture."""
     grays, image = grey(rgb), Image.fromarray(rgb)
     g = shown(grays)
     cmyk = np.asarray(image.convert("CMYK"))
@@ -151,7 +151,7 @@ def encodings(rgb: NDArray[np.uint8]) -> Iterator[Encoding]:
 def tiffs(
     rgb: NDArray[np.uint8], grays: NDArray[np.uint8], cmyk: NDArray[np.uint8]
 ) -> Iterator[tuple[str, bytes, NDArray[np.uint8], float]]:
-    """TIFFs of every sample, colour, order and compression."""
+    """TIFFs of every sample type, colour, order and compression."""
     g = shown(grays)
     ink = np.asarray(Image.fromarray(cmyk, "CMYK").convert("RGB"))
     opaque = np.full_like(grays, 255)
@@ -244,7 +244,7 @@ def alpha() -> dict[str, Any]:
 
 
 def refused(rgb: NDArray[np.uint8]) -> Iterator[tuple[str, bytes, str]]:
-    """Whole files whose samples do not say what is white, and what the reason names."""
+    """Complete files whose samples have no defined white, and the text of the reason."""
     grays = grey(rgb)
     yield "signed 16", tiff((deep(grays, 16).astype(np.int32) - 32768).astype(np.int16)), "int16"
     yield "signed 8", tiff((grays.astype(np.int16) - 128).astype(np.int8)), "int8"

@@ -1,4 +1,4 @@
-"""Rankings and cards made on the spot, as fixtures."""
+"""Generated rankings and cards, as fixtures."""
 
 import io
 from collections.abc import Callable, Sequence

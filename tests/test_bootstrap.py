@@ -1,4 +1,4 @@
-"""The bootstrap against a loop, and against what is known of means."""
+"""The bootstrap compared with a loop, and with known properties of means."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Every command that README, docs and experiments write composes: no override there is out of date."""
+"""Every command in README, docs and experiments composes, so no override there is outdated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = re.compile(r"(?:-m src\.|dolglab )((?:train|tune|evaluate|report|prepare)\b[^`\n]*(?:\\\n[^`\n]*)*)")
-# docs/extending.md first writes what its commands name: tests/docs/test_extending.py runs them.
+# Commands of docs/extending.md need the files of that page: tests/docs/test_extending.py runs them.
 PAGES = [page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name != "extending.md"]
 TEXTS = [
     ROOT / "README.md",
@@ -26,7 +26,7 @@ TEXTS = [
     *(ROOT / "conf").glob("*.yaml"),
 ]
 SCRIPTS = [path for path in sorted((ROOT / "experiments").glob("*/*.sh")) if path.name != "families.sh"]
-# What a script asks for, in the order in which it does.
+# Arguments of scripts, in order.
 PHOTOS, CHECKPOINTS = ["photos", "paris", "gnd.pkl"], ["gem.ckpt", "delg.ckpt", "dolg.ckpt"]
 ARGUMENTS = dict.fromkeys(["photos", "finetune", "leaderboard", "heads"], PHOTOS)
 ARGUMENTS |= {"photos.sh": PHOTOS, "real.sh": CHECKPOINTS}
@@ -43,7 +43,7 @@ def _hydra() -> Iterator[None]:
 
 
 def check(words: list[str]) -> None:
-    """Compose one command, given from its name on: each job of a multirun."""
+    """Compose one command, given from its name on; for a multirun, each job."""
     name, *rest = words
     if "--" in rest:
         place = rest.index("--")
@@ -68,7 +68,7 @@ def test_every_command_in_the_documentation_composes(text: Path) -> None:
 
 
 def stands_for_a_choice(word: str) -> bool:
-    """Whether the reader is to put a choice of a config group there: benchmark=NAME, entry=NAME,NAME, or dots."""
+    """Whether it is a placeholder for a choice: benchmark=NAME, entry=NAME,NAME, or dots."""
     key, _, value = word.rpartition("=")
     return bool(re.fullmatch(r"[A-Z]+(,[A-Z]+)*|\.\.\.", value)) and (not key or (ROOT / "conf" / key).is_dir())
 
@@ -96,7 +96,7 @@ def commands_of(script: Path, place: Path) -> list[list[str]]:
         timeout=60,
     )
     asked = [line.split("\037")[:-1] for line in record.read_text().splitlines()]
-    # Those that take file names are no Hydra commands.
+    # Commands that take file names are not Hydra commands.
     modules = [(words[1].removeprefix("src."), words[2:]) for words in asked if words[:1] == ["-m"]]
     return [[name, *words] for name, words in modules if name not in ("embed", "library")]
 

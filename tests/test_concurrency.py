@@ -1,4 +1,4 @@
-"""What a process may take."""
+"""Memory limits of a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every config composes, every choice of a group builds what it names, and does so in every recipe."""
+"""Every configuration composes, and every choice of a group can be built, also in every recipe."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def train(*overrides: str) -> DictConfig:
 
 
 def weights_for(choice: str) -> list[str]:
-    """What a recipe that goes on from a checkpoint asks for."""
+    """The override that recipes starting from a checkpoint require."""
     return ["weights=before.ckpt"] if choice == "finetune" or choice.endswith("_finish") else []
 
 
@@ -60,7 +60,7 @@ def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
 
 @pytest.mark.parametrize("choice", RECIPES)
 def test_a_recipe_states_the_batch_of_its_learning_rate(choice: str) -> None:
-    """By which optim.scaling.rule scales it to another."""
+    """The reference batch from which optim.scaling.rule scales."""
     cfg = train(f"experiment={choice}", *weights_for(choice))
     assert cfg.optim.scaling.batch == cfg.data.batch_size * cfg.trainer.accumulate_grad_batches
 
@@ -89,7 +89,7 @@ def test_every_suite_names_existing_benchmarks(choice: str) -> None:
 
 
 def step(*overrides: str, size: tuple[int, int] = (75, 101)) -> tuple[torch.nn.Module, torch.nn.Module]:
-    """Network and head after the backward pass of one batch, two images that no patch divides."""
+    """Network and head after the backward pass of a batch of two images whose sides no patch divides."""
     cfg = train("model.hidden=16", "model.dim=8", *overrides)
     if "pretrained" in cfg.backbone:
         cfg.backbone.update(pretrained=False, weights=None)
@@ -101,7 +101,7 @@ def step(*overrides: str, size: tuple[int, int] = (75, 101)) -> tuple[torch.nn.M
 
 @pytest.mark.parametrize("choice", names_of("backbone"))
 def test_every_backbone_builds_and_steps_without_a_download(choice: str) -> None:
-    """Every trained tensor has a gradient: DDP stops where one has none."""
+    """Every trained tensor has a gradient: DDP fails without one."""
     model, _ = step(f"backbone={choice}")
     assert isinstance(model, DOLG)
     maps = DELG(model.backbone, dim=8).eval().local_maps(torch.randn(1, 3, 75, 101))
@@ -136,7 +136,7 @@ def test_every_backbone_builds_and_steps_without_a_download(choice: str) -> None
     ],
 )
 def test_every_ablation_builds_and_steps(overrides: list[str]) -> None:
-    # SALAD wants more cells than it has clusters, MixVPR its own size.
+    # SALAD needs more cells than clusters, MixVPR its own size.
     size = {"pooling=salad": (257, 289), "pooling=mixvpr": (640, 640)}.get(overrides[0], (75, 101))
     model, head = step(
         *(overrides if overrides[0].startswith("backbone=") else ["backbone=r18", *overrides]), size=size
@@ -168,19 +168,19 @@ def test_a_local_head_steps_with_its_losses(model: str, backbone: str) -> None:
     assert not [name for name, p in parameters if p.requires_grad and p.grad is None]
 
 
-# What a recipe's choices are built into, by the group that is chosen from.
+# The objects built from a recipe's choices, by group.
 FREE = ["backbone", "pooling", "local", "fusion", "model", "margin", "data", "augment", "optim", "trainer", "strategy"]
 FREE += ["logger", "index", "model@baseline"]
 
 
 def choices_of(group: str) -> list[str]:
-    """Of backbones, whose options are alike, one of each kind; without model=any, which takes no part of the others."""
+    """One backbone of each kind, since options are alike; without model=any, which uses no other group."""
     names = [name for name in names_of(group.partition("@")[0]) if name != "any"]
     return list({str(load_plain(f"backbone/{n}").keys()) if group == "backbone" else n: n for n in names}.values())
 
 
 def rounds(groups: list[str]) -> list[list[str]]:
-    """Overrides in as few lists as have every choice of every group."""
+    """As few lists of overrides as contain every choice of every group."""
     choices = {group: choices_of(group) for group in groups}
     count = max(map(len, choices.values()))
     return [[f"{group}={names[place % len(names)]}" for group, names in choices.items()] for place in range(count)]
@@ -193,7 +193,7 @@ def load_plain(name: str) -> dict[str, Any]:
 
 
 class StandIn(Backbone):
-    """A backbone that costs nothing."""
+    """A backbone that is cheap to build."""
 
     name, licence, reductions = "stand-in", None, (16, 32)
 
@@ -203,7 +203,7 @@ class StandIn(Backbone):
 
 
 class Parts:
-    """Builds parts of configurations; of two that are alike, one."""
+    """Builds parts of configurations, each distinct one once."""
 
     def __init__(self) -> None:
         self.built: set[str] = set()
@@ -233,7 +233,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def accepts(built: Any, *given: Any, **more: Any) -> None:
-    """What is built later, by a partial, takes what it will be given and what it was configured with."""
+    """A partial accepts its configured arguments and those passed later."""
     inspect.signature(built.func).bind(*built.args, *given, **built.keywords, **more)
 
 
@@ -242,7 +242,7 @@ def build_network(parts: Parts, cfg: DictConfig) -> None:
 
     def runs(network: nn.Module) -> None:
         assert isinstance(network, DOLG | GlobalDescriptor)
-        # The least map of SALAD's, which is none of MixVPR's.
+        # The smallest map for SALAD, which MixVPR does not accept.
         side = getattr(network.pooling, "trial_map", None) or (9, 9)
         pooled = network.pooling(torch.rand(2, 8, *side))
         assert pooled.shape == (2, getattr(network.pooling, "dim", 8))
@@ -265,7 +265,7 @@ def build_training_parts(parts: Parts, cfg: DictConfig) -> None:
     parts.build("groups", cfg.optim.groups, lambda build: accepts(build, [], []))
     assert cfg.optim.scaling.batch > 0
     parts.build("trainer", cfg.trainer, accelerator="cpu", logger=False, enable_checkpointing=False)
-    # A data module reads its files at once: what it would be given, and its benchmarks.
+    # A data module reads its files immediately: check its arguments and its benchmarks.
     data = dict(cfg.data)
     for benchmark in [*(data.get("validation") or {}).values(), *(data.get("test") or {}).values()]:
         parts.build("benchmark", benchmark, accepts)
@@ -275,11 +275,11 @@ def build_training_parts(parts: Parts, cfg: DictConfig) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["", *RECIPES])
 def test_every_recipe_composes_with_every_choice(recipe: str, parts: Parts, checkpoint: Path) -> None:
-    """A choice that breaks is one that a recipe gives an option that only another choice takes."""
+    """A choice fails if a recipe sets an option that only another choice has."""
     chosen = rounds(FREE)
     if recipe:
         own = OmegaConf.load(CONF / "experiment" / f"{recipe}.yaml")
-        # One that only chooses is the default, or another recipe, with other choices.
+        # A recipe that only selects choices equals the default, or another recipe, with other choices.
         chosen = [[], *chosen] if own.keys() - {"defaults"} else [[]]
     for overrides in chosen:
         needed = ["data.root=photos", f"weights={checkpoint}"]
@@ -288,14 +288,14 @@ def test_every_recipe_composes_with_every_choice(recipe: str, parts: Parts, chec
         build_training_parts(parts, with_network(cfg, None))
 
 
-# Recipes give backbones options that timm's have.
+# Recipes set options that timm's backbones have.
 TIMM = [name for name in names_of("backbone") if load_plain(f"backbone/{name}")["_target_"].endswith(".Backbone")]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", TIMM)
 def test_every_backbone_composes_with_every_recipe(backbone: str, parts: Parts) -> None:
-    """Built without memory or weights, in as few builds as have every value that recipes give to backbones."""
+    """Built without memory or weights, in as few builds as cover every value that recipes set for backbones."""
     asked: dict[str, list[Any]] = {}
     for recipe in RECIPES:
         for key, value in (load_plain(f"experiment/{recipe}").get("backbone") or {}).items():
@@ -309,7 +309,7 @@ def test_every_backbone_composes_with_every_recipe(backbone: str, parts: Parts) 
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in ("finetune", "salad_dinov2")])
 def test_every_search_composes_with_every_recipe(recipe: str, parts: Parts) -> None:
-    """But those without a margin and a GeM to search: finetune's network is a checkpoint's."""
+    """Except recipes without a margin and a GeM to search: finetune's network is a checkpoint's."""
     space = [part for search in choices_of("search") for part in read_space(load_plain(f"search/{search}"))]
     values = [override(part.key, part.example()) for part in space]
     cfg = train(f"experiment={recipe}", "data.root=x", "weights=x", *values)

@@ -1,4 +1,4 @@
-"""How a command ends where nobody reads its output any more, as behind `| head`."""
+"""The end of a command whose output is no longer read, as in `| head`."""
 
 from __future__ import annotations
 

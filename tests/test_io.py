@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_leftovers_of_a_killed_process_are_removed_by_the_next_writer(tmp_path: 
     process = subprocess.run([sys.executable, "-c", KILLED, str(path), kind], check=False)
     assert process.returncode < 0
     assert [left.name for left in tmp_path.iterdir() if left.name.endswith(".part")]
-    # Of processes that are alive, of other machines, and of other programs.
+    # Files of running processes, of other machines, and of other programs.
     mine = aside_of(tmp_path / "other")
     kept = [mine, tmp_path / ".made.00000000-1.part", tmp_path / ".download.part", tmp_path / "photo.part"]
     for each in kept:

@@ -1,4 +1,4 @@
-"""`dolglab.load`: the same descriptors from whatever an image comes as."""
+"""`dolglab.load`: the same descriptors for every type of image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that one process at a time holds."""
+"""A file that one process at a time can lock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TAKE = (
 
 
 def other(path: Path, then: str = "") -> subprocess.Popen[str]:
-    """Another process that takes the file, says whether it did, and goes on."""
+    """Another process that tries to lock the file, reports the result, and keeps running."""
     return subprocess.Popen([sys.executable, "-c", TAKE + then, str(path)], stdout=subprocess.PIPE, text=True)
 
 
@@ -36,7 +36,7 @@ def test_another_process_is_refused_until_it_is_released(tmp_path):
 
 def test_a_killed_process_releases_its_lock_though_its_fork_survives(tmp_path):
     path = tmp_path / ".lock"
-    # The fork speaks for itself: then it has let go.
+    # A reply of the fork shows that it holds no lock.
     fork = "import os, time; os.fork() or print(os.getpid(), flush=True); time.sleep(60)"
     with other(path, fork) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""What version 0.1 wrote is read: checkpoints, models, libraries, descriptors (see fixtures/README.md)."""
+"""Files of version 0.1 can be read: checkpoints, models, libraries, descriptors (see fixtures/README.md)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from warm_python import run_python
 
 MADE = Path(__file__).parent / "fixtures" / "version_0_1"
 PHOTOS = MADE / "photos"
-# What the clock decides.
+# Values that depend on time.
 TIMED = {"seconds", "costs"}
 
 
@@ -46,7 +46,7 @@ def test_descriptors_equal_the_stored_ones() -> None:
     names = sorted(PHOTOS.glob("*/*.jpg"))
     made = model([str(path) for path in names])
     assert kept.shape[0] == len(names)
-    # In whatever order they were kept: each has its counterpart.
+    # In any order: each has its counterpart.
     assert np.abs((made @ kept.T).max(axis=1) - 1).max() < 1e-5
 
 
@@ -65,7 +65,7 @@ def test_a_library_is_searched_and_gives_the_same_answers(tmp_path: Path) -> Non
 
 
 def test_a_library_keeps_its_settings(tmp_path: Path) -> None:
-    """With its own side and colours, and photos decoded whole."""
+    """With its own side and colours, and photos decoded at full size."""
     shutil.copytree(MADE / "library", tmp_path / "library")
     data = large_photo()
     (tmp_path / "large.jpg").write_bytes(data)
@@ -109,7 +109,7 @@ def test_stored_descriptors_are_reused(tmp_path: Path) -> None:
     assert len(list((tmp_path / "descriptors").iterdir())) == 1
     expected = json.loads((MADE / "evaluation_card.json").read_text())
     (found,), (before,) = card(tmp_path / "run")["benchmarks"], expected["benchmarks"]
-    # Cards of that version hold no digest of their rankings.
+    # Cards of that version have no digest of their rankings.
     assert found.pop("rankings")
     assert {k: v for k, v in found.items() if k not in TIMED} == {k: v for k, v in before.items() if k not in TIMED}
 

@@ -1,4 +1,4 @@
-"""The package as it is installed, beside a checkout, and through torch.hub."""
+"""The package as installed, beside a checkout, and through torch.hub."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(*arguments: str, cwd: Path, path: Path | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what an installed wheel puts on the path."""
+    """A folder with the contents of an installed wheel."""
     folder = tmp_path_factory.mktemp("wheel")
     run("-m", "hatchling", "build", "-t", "wheel", "-d", str(folder), cwd=ROOT)
     (built,) = folder.glob("*.whl")
@@ -69,7 +69,7 @@ def test_a_wheel_contains_the_configurations_and_every_command(wheel: Path, tmp_
 
 @pytest.mark.process
 def test_the_command_line_trains_over_two_processes_from_any_folder(photos: Path, tmp_path: Path) -> None:
-    """Lightning starts the second process by the name and the arguments of the first."""
+    """Lightning starts the second process with the name and the arguments of the first."""
     options = [
         "data.image_size=64",
         "local.dilations=[1,2,3]",
@@ -107,7 +107,7 @@ def test_public_names_are_imported_from_the_root() -> None:
 
 
 def test_a_wrong_shape_raises(pytestconfig: pytest.Config) -> None:
-    """Checks of shapes that are switched off, since a package has another name now, would go unnoticed."""
+    """Shape checks that are disabled, for example after a package was renamed, would go unnoticed."""
     checked = str(pytestconfig.getoption("--jaxtyping-packages")).split(",")
     for name in checked[:-1]:
         importlib.import_module(name)
@@ -127,7 +127,7 @@ def test_non_unicode_names_are_printed_as_their_bytes(monkeypatch: pytest.Monkey
     stream = io.TextIOWrapper(written, "utf-8", errors="strict")
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setattr(sys, "argv", ["dolglab", "--help"])
-    # Another test may have imported it, of which runpy warns.
+    # Another test may have imported it, about which runpy warns.
     monkeypatch.delitem(sys.modules, "dolglab.commands.library", raising=False)
     with pytest.raises(SystemExit):
         start("library")

@@ -1,4 +1,4 @@
-"""Recipes have the values of what they are named after, and those that share a budget do."""
+"""Recipes have the published values, and recipes with a common budget share it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes forked from one that has imported the large packages: that takes most of the time of a short command.
+"""Processes forked from one that has imported the large packages, which takes most of a short command's time.
 
 Only packages of others are imported beforehand: a process runs the code of the folder it is started in.
 """
@@ -26,7 +26,7 @@ CONTEXT.set_forkserver_preload(["lightning", "timm", "torch._dynamo", "matplotli
 
 
 class WarmPython:
-    """`python -W ignore ARGUMENTS...` in a session of its own, with the interface of `subprocess.Popen`.
+    """`python -W ignore ARGUMENTS...` in its own session, with the interface of `subprocess.Popen`.
 
     Args:
         arguments: "-m", a module and its arguments; or "-c", a program and its arguments.
@@ -45,21 +45,21 @@ class WarmPython:
 
     @property
     def returncode(self) -> int | None:
-        """What it ended with, negative for a signal; None while it runs."""
+        """The exit code, negative for a signal; None while it runs."""
         return self._process.exitcode
 
     def poll(self) -> int | None:
-        """What it ended with, negative for a signal; None while it runs."""
+        """The exit code, negative for a signal; None while it runs."""
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> None:
-        """Until it has ended. Raises subprocess.TimeoutExpired."""
+        """Wait until it has ended. Raises subprocess.TimeoutExpired."""
         self._process.join(timeout)
         if self.returncode is None:
             raise subprocess.TimeoutExpired(self.arguments, timeout or 0.0)
 
     def communicate(self, timeout: float) -> tuple[str, str]:
-        """What it and all that it started have written, once they have ended. Raises subprocess.TimeoutExpired."""
+        """The output of it and its children, once they have ended. Raises subprocess.TimeoutExpired."""
         end = time.monotonic() + timeout
         self.wait(timeout)
         while self._signal_all(0):
@@ -70,18 +70,18 @@ class WarmPython:
         return out, err
 
     def send_signal(self, number: int) -> None:
-        """To the process alone."""
+        """Send a signal to this process only."""
         os.kill(self.pid, number)
 
     def close(self) -> None:
-        """End it and all that it started."""
+        """End it and its children."""
         self._signal_all(signal.SIGKILL)
         self._process.join()
         for path in self._streams:
             path.unlink()
 
     def _signal_all(self, number: int) -> bool:
-        """Whether there are any."""
+        """Signal all processes of the session; returns whether there are any."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
             return True
@@ -90,7 +90,7 @@ class WarmPython:
 
 @contextlib.contextmanager
 def started(arguments: Sequence[str], cwd: Path = ROOT, **env: str) -> Iterator[WarmPython]:
-    """A process that is running; it and all that it started are gone afterwards, whatever happened."""
+    """A running process; it and its children are ended afterwards in any case."""
     process = WarmPython(arguments, cwd, env)
     try:
         yield process
@@ -101,14 +101,14 @@ def started(arguments: Sequence[str], cwd: Path = ROOT, **env: str) -> Iterator[
 def run_python(
     arguments: Sequence[str], cwd: Path = ROOT, timeout: float = 240, **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """What `subprocess.run` gives of a process. Raises subprocess.TimeoutExpired."""
+    """The result of a process as from `subprocess.run`. Raises subprocess.TimeoutExpired."""
     with started(arguments, cwd, **env) as process:
         out, err = process.communicate(timeout)
         return subprocess.CompletedProcess(arguments, process.poll() or 0, out, err)
 
 
 def run_ranks(program: str, *arguments: str) -> list[str]:
-    """What two processes print whose first argument is their rank; both must end well."""
+    """The output of two processes whose first argument is their rank; both must succeed."""
     with contextlib.ExitStack() as stack:
         both = [stack.enter_context(started(["-c", program, str(rank), *arguments])) for rank in range(2)]
         said = [process.communicate(120) for process in both]
@@ -117,7 +117,7 @@ def run_ranks(program: str, *arguments: str) -> list[str]:
 
 
 def _start(arguments: list[str], cwd: Path, env: dict[str, str], streams: Sequence[Path]) -> None:
-    """In the new process: what `python -W ignore` does."""
+    """Run `python -W ignore` in the new process."""
     import torch
 
     multiprocessing.set_start_method(None, force=True)  # a fresh process's own, not the one that made this one
@@ -130,7 +130,7 @@ def _start(arguments: list[str], cwd: Path, env: dict[str, str], streams: Sequen
     os.environ.update(env)
     torch.set_num_threads(int(env["OMP_NUM_THREADS"]))
     warnings.simplefilter("ignore")
-    # timm imports W&B, whose temporary folder the first fork to end would take from the others: each has its own.
+    # timm imports W&B, whose temporary folder the first fork to end would remove: each fork gets its own.
     for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
         del sys.modules[name]
     sys.path[:0] = [str(cwd), *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
@@ -143,6 +143,6 @@ def _start(arguments: list[str], cwd: Path, env: dict[str, str], streams: Sequen
             sys.argv = ["-c", *rest]
             exec(program, {"__name__": "__main__"})
     finally:
-        # As an interpreter ends: multiprocessing would wait for children that these end.
+        # Like an interpreter at exit; multiprocessing would wait for children first.
         threading._shutdown()
         atexit._run_exitfuncs()

@@ -1,4 +1,4 @@
-"""A web server on loopback that does what servers do."""
+"""A web server on loopback with typical faults."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Server:
             self.files[md5] = f"{hashlib.md5(data).hexdigest()}  {path.rsplit('/')[-1]}\n".encode()
 
     def ranges(self, path: str) -> list[str]:
-        """The ranges that were asked of a file."""
+        """The requested ranges of a file."""
         return [found for name, found in self.asked if name == path]
 
 

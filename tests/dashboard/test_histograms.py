@@ -1,4 +1,4 @@
-"""How the cosines of a step lie."""
+"""Histograms of the cosines of a step."""
 
 import numpy as np
 import torch

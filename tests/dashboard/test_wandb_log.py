@@ -1,4 +1,4 @@
-"""The W&B log: its id, its axis, and a server or a key that is not there."""
+"""The W&B log: its id, its axis, and an unreachable server or a missing key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dashboard.wandb_file import history, records
 from dolglab.errors import UserError
 from dolglab.training.wandb_logging import STEP, WandbLog, run_id
 
-# Port 9 of this machine discards, where anything listens at all.
+# Port 9 discards its input, if anything listens there at all.
 NOWHERE = "http://127.0.0.1:9"
 
 
@@ -22,14 +22,14 @@ def _own_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_BASE_URL", NOWHERE)
-    # What a test before left open.
+    # A run that an earlier test left open.
     end()
     yield
     end()
 
 
 def end() -> None:
-    """W&B's service has written everything when it has ended itself."""
+    """W&B's service has written everything once it has ended."""
     wandb.finish()
     wandb.teardown()
 

@@ -1,4 +1,4 @@
-"""Reads a `.wandb` file of an offline run: records in blocks of 32 KiB, as LevelDB's log has them."""
+"""Reads a `.wandb` file of an offline run: records in blocks of 32 KiB, as in LevelDB's log."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def contents(part: TrainingSet | Benchmark) -> list[bytes]:
 @pytest.mark.parametrize("mode", MODES)
 def test_exact_copies_are_in_one_part(town: Path, mode: SplitMode, capsys: pytest.CaptureFixture[str]) -> None:
     apart = [set(names_of(part)) for part in split_folder(town, mode)]
-    assert "copies" not in capsys.readouterr().out
+    assert "exact copies" not in capsys.readouterr().out
     for place, photo in enumerate(sorted(town.glob("*/*.jpg"))[::3]):
         # Those of the last landmark: earlier photos come first.
         beside = (photo.parent, town / "寺 🗼")[place % 2]

@@ -1,4 +1,4 @@
-"""A command that is broken off: `python -m end_to_end.broken_off FOLDER STEP BYTES MODULE ARGUMENTS...`.
+"""A command that is interrupted: `python -m end_to_end.broken_off FOLDER STEP BYTES MODULE ARGUMENTS...`.
 
 It ends itself, with all of its group, by SIGKILL just before its STEP-th change to what lies below FOLDER: a file that
 is opened for writing, renamed, linked or removed, a folder made, a statement given to SQLite (a run of like ones is
@@ -20,14 +20,14 @@ from typing import Any
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.symlink"}
-# Of SQL what changes nothing, and what triggers do.
+# SQL statements that change nothing, and those of triggers.
 READING = ("SELECT", "PRAGMA", "--")
-# As much of a statement says what kind it is.
+# The first characters of a statement determine its kind.
 KIND = 16
 
 
 def main(folder: str, step: int, largest: int) -> None:
-    """Run `sys.argv`'s module; its changes are counted."""
+    """Run the module in `sys.argv`, and count its changes."""
     steps = itertools.count(1)
     done, last = 0, ""
 
@@ -47,7 +47,7 @@ def main(folder: str, step: int, largest: int) -> None:
     def watch(event: str, values: tuple[Any, ...]) -> None:
         if event in CHANGES or (event == "open" and values[2] & WRITING):
             path = values[0]
-            # What is removed by a folder's handle has no path.
+            # A file removed by a folder's handle has no path.
             if not isinstance(path, int) and (not os.path.isabs(path) or os.fsdecode(path).startswith(folder)):
                 count()
 

@@ -1,4 +1,4 @@
-"""What these tests share: small settings, commands, and what a run leaves."""
+"""Shared by these tests: small settings, commands, and readers of a run's files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SMALL = [
     "optim.optimizer.lr=0.01",
     "test_scales=[1.0]",
 ]
-# Descriptors of other tests, and of other code, are not to be found again.
+# Descriptors of other tests, and of other code, must not be reused.
 OWN_STORE = ["store=${output_dir}/descriptors"]
 NARROW = ["model.dim=16", "model.hidden=16"]
 
@@ -50,20 +50,20 @@ def metrics(run: Path) -> list[dict[str, str]]:
 
 
 def losses(run: Path) -> list[float]:
-    """Training losses in the order of their steps, which must be whole."""
+    """Training losses in the order of their steps, which must be complete."""
     rows = [row for row in metrics(run) if row.get("train/loss")]
     assert [int(row["step"]) for row in rows] == list(range(len(rows)))
     return [float(row["train/loss"]) for row in rows]
 
 
 def command(*overrides: str, module: str = "src.train") -> list[str]:
-    """What follows `python` in a command line."""
+    """The arguments of `python` for a command."""
     own = OWN_STORE if module == "src.evaluate" else []
     return ["-m", module, *own, *overrides]
 
 
 def kill_when(condition: Callable[[], bool], arguments: list[str]) -> None:
-    """Start a command and end it with SIGKILL, its loader workers with it, once the condition holds."""
+    """Start a command, and kill it with its loader workers by SIGKILL once the condition holds."""
     with started(arguments) as process:
         wait_until(condition, process)
 
@@ -85,6 +85,6 @@ def refused(main: Callable[[DictConfig], object], cfg: DictConfig, capsys: pytes
 
 
 def samples_drawn(checkpoint: Path) -> int:
-    """How far into an epoch a checkpoint was written."""
+    """The number of samples of the epoch that were drawn before a checkpoint was written."""
     loops = read_checkpoint(checkpoint)["loops"]
     return loops["fit_loop"]["state_dict"]["combined_loader"][0]["samples"]

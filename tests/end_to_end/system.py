@@ -1,4 +1,4 @@
-"""What the machine says of processes and ports."""
+"""Processes and ports of this machine."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 
 def children(parent: int) -> list[int]:
-    """Processes that another one started."""
+    """The children of a process."""
     return [number for number, stat in _of_each("stat") if int(stat.rpartition(") ")[2].split()[1]) == parent]
 
 
 def processes_of(*words: str) -> list[int]:
-    """Processes that were started with all of these words."""
+    """Processes whose command line contains all of these words."""
     return [number for number, line in _of_each("cmdline") if all(word in line.replace("\0", " ") for word in words)]
 
 
@@ -36,13 +36,13 @@ def _of_each(file: str) -> Iterator[tuple[int, str]]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Until it holds; the test's own time limit is the end."""
+    """Wait until a condition holds; the test's own time limit applies."""
     while not condition():
         time.sleep(0.2)
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
+    """A free port."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]

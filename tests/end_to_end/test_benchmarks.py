@@ -1,4 +1,4 @@
-"""Benchmarks by name: from images in an official layout to a card that keeps the protocol."""
+"""Benchmarks by name: from images in an official layout to a card with the protocol."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_places_are_evaluated_by_name(tmp_path: Path, capsys: pytest.CaptureFixt
     said = capsys.readouterr().out
     assert "recall@10" in said
     assert found["protocol"]["left out"] in said
-    # As it was published there are others.
+    # The published version has other counts.
     where = [f"benchmark.root={root}", f"output_dir={tmp_path / 'other'}", "name=other"]
     line = refused(evaluate, config("evaluate", *SMALL, "benchmark=pitts30k", *where), capsys)
     assert "another version" in line

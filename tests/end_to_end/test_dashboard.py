@@ -1,4 +1,4 @@
-"""What a training leaves for Weights & Biases, read from the file of an offline run."""
+"""The data that a training logs to Weights & Biases, read from the file of an offline run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_run_shows_its_curves_queries_results_and_checkpoints(world: Path, tmp
     histograms = [row for row in rows if "cosines/target/values" in row]
     assert [row["trainer/global_step"] for row in histograms] == list(range(6))
     for row in histograms:
-        # Eight descriptors beside four classes.
+        # Eight descriptors and four classes.
         assert sum(row["cosines/target/values"]) == 8
         assert sum(row["cosines/nontarget/values"]) == 8 * 3
 
@@ -56,7 +56,7 @@ def test_a_run_shows_its_curves_queries_results_and_checkpoints(world: Path, tmp
         assert row[f"{name}/precision_recall_table/nrows"] == 3 * 101
 
     artifacts = [r.artifact for r in records(file) if r.WhichOneof("record_type") == "artifact"]
-    # W&B itself calls each new version the latest.
+    # W&B itself names each new version "latest".
     assert [set(a.aliases) for a in artifacts if a.type == "model"] == [{"best", "latest"}, {"last", "latest"}]
     assert len([a for a in artifacts if a.type == "result"]) == 1
     summary = {
@@ -69,7 +69,7 @@ def test_a_run_shows_its_curves_queries_results_and_checkpoints(world: Path, tmp
 
 
 def check_workspace(logged: set[str]) -> None:
-    """Every chart of the project's page shows something that a run logs."""
+    """Every chart of the project's page shows a metric that a run logs."""
     for section in WORKSPACE.values():
         for title, drawn in section.items():
             keys = [key for key in logged if re.fullmatch(drawn, key)] if isinstance(drawn, str) else drawn

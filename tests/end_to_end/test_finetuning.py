@@ -1,4 +1,4 @@
-"""Going on from a checkpoint with photos of one's own."""
+"""Finetuning a checkpoint on a user's own photos."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_finetuned_checkpoint_is_compared_with_its_start(
     learnt = {name.partition(".")[0] for name, tensor in old.items() if not torch.equal(tensor, new[name])}
     assert learnt == {"local", "fc_global", "fc"}
 
-    # Cosines of so small a network lie so close that the memory layout of its tensors swaps neighbours.
+    # Cosines of such a small network are so close that the memory layout of tensors swaps neighbours.
     tested = [card(folder)["benchmarks"][0]["map"]["medium"] for folder in (run / "baseline", run)]
     assert tested[0] == pytest.approx(map_of(start, mine), abs=5e-3)
     assert tested[1] == pytest.approx(map_of(run / "checkpoints" / "best.ckpt", mine), abs=5e-3)

@@ -1,4 +1,4 @@
-"""Commands that are killed, or whose disk fills, and are given again: the result of an unbroken one, and nothing else.
+"""Commands that are killed, or whose disk fills up, and run again: they end like an uninterrupted one.
 
 `KILLS` and `KILL_SEED` in the environment are how many kills each command gets, and what their moments are drawn from:
 see experiments/kills.
@@ -33,20 +33,20 @@ from warm_python import started
 KILLS, SEED = int(os.environ.get("KILLS", "2")), int(os.environ.get("KILL_SEED", "0"))
 pytestmark = [pytest.mark.process, pytest.mark.timeout(150 * KILLS)]
 
-# Kills of one piece of work before it is left to its end.
+# Kills of a command before it may finish.
 IN_A_ROW = 2
-# Bytes that a file may have on a full disk: what a command says stands in one.
+# The smallest limit of a file on a full disk, which leaves room for a command's output.
 ROOM = 2048
-# Columns of a training's log that say how fast it was.
+# Columns of a training's log that are measured times.
 HOW_FAST = re.compile("second|wait|memory")
 
 
-# What must be the same in the end, and numbers that must be about the same.
+# Results that must be equal in the end, and numbers that must be approximately equal.
 Result = tuple[Any, np.ndarray]
 
 
 class Ended(NamedTuple):
-    """How a command ended: exit code, negative for a signal, and errors; of a whole one its changes and seconds."""
+    """The end of a command: exit code (negative for a signal) and errors; its changes and seconds if complete."""
 
     code: int
     errors: str
@@ -56,19 +56,19 @@ class Ended(NamedTuple):
 
 @pytest.fixture
 def start(tmp_path: Path) -> Path:
-    """What a command starts from."""
+    """The initial state for a command."""
     (tmp_path / "start" / "tmp").mkdir(parents=True)
     return tmp_path / "start"
 
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    """The folder that each command works in, since some write down its name: a copy of `start`."""
+    """The folder of each command, whose name some of them store: a copy of `start`."""
     return tmp_path / "here"
 
 
 def test_embed(photos: Path, trained: tuple[Path, float], tmp_path: Path, start: Path, here: Path) -> None:
-    # More than are kept at a time.
+    # More than are committed at a time.
     for number in range(9):
         shutil.copytree(photos, tmp_path / "photos" / str(number))
     rows = [f"{number}/landmark {number % 6}/0{number}.jpg,{number}" for number in range(9)]
@@ -78,7 +78,7 @@ def test_embed(photos: Path, trained: tuple[Path, float], tmp_path: Path, start:
 
 
 def test_convert(photos: Path, trained: tuple[Path, float], start: Path, here: Path) -> None:
-    """A library of an index that was replaced, each of whose segments gets codes."""
+    """A library with a former index, each of whose segments gets codes."""
     words = embedding(photos, here, trained[0])
     anew(start, here)
     assert run(here, words).code == 0
@@ -98,7 +98,7 @@ def test_convert(photos: Path, trained: tuple[Path, float], start: Path, here: P
 
 
 def test_remove(start: Path, here: Path) -> None:
-    # Files that are gone but for some: so many that what is left of two segments becomes other ones.
+    # So many files are missing that the rest of two segments is merged.
     (start / "photos").mkdir()
     library = Library.open(start / "library", identity(16))
     for part in np.array_split(np.arange(60), 3):
@@ -111,7 +111,7 @@ def test_remove(start: Path, here: Path) -> None:
 
 
 def test_merge(start: Path, here: Path) -> None:
-    """Of libraries with codes, in several transactions, into one that is not there yet."""
+    """Merge libraries with codes, in several transactions, into a new one."""
     for seed, name in enumerate(("one", "two")):
         library = Library.open(start / name, identity(128))
         photos = [Photo(f"/{name}/{row}.jpg", 1, 1, (1, 1)) for row in range(5000)]
@@ -122,7 +122,7 @@ def test_merge(start: Path, here: Path) -> None:
 
 
 def test_adapt(start: Path, here: Path) -> None:
-    """Whole after every kill, before anything else is done with it; given again it is refused where it had ended."""
+    """Consistent after every kill, before anything else happens; the command is refused if it was complete."""
     rows, labels = planted(landmarks=3, photos=400, dim=128)
     library = Library.open(start / "library", identity(128))
     for part in np.array_split(np.arange(len(rows)), 3):
@@ -184,7 +184,7 @@ def test_checkpoints(world: Path, start: Path, here: Path) -> None:
 def check(
     start: Path, here: Path, words: list[str], result: Callable[[Path], Result], once: Path | None = None
 ) -> None:
-    """Whether a command, broken off over and over, comes to the unbroken one's result, and leaves nothing else.
+    """Whether a repeatedly interrupted command gives the result of an uninterrupted one, and no other files.
 
     What it makes `once` is not made again.
     """
@@ -196,12 +196,12 @@ def check(
     largest = max(path.stat().st_size for path in here.rglob("*") if path.is_file())
     while kills < KILLS:
         anew(start, here)
-        # The last time on a disk that is full.
+        # The last time on a full disk.
         for full in [False] * IN_A_ROW + [True]:
             if full:
                 ended = run(here, words, room=chance.randint(ROOM, max(ROOM, largest)))
                 assert ended.code in (0, 2), ended.errors
-            # By what it has done, which hits the shortest work too, or by the clock, which hits what is not Python's.
+            # By number of changes, which also hits short work, or by time, which also hits code outside Python.
             elif kills % 2:
                 ended = run(here, words, seconds=chance.uniform(0, unbroken.seconds))
             else:
@@ -219,7 +219,7 @@ def check(
 
 
 def same(found: Result, expected: Result) -> bool:
-    """Whether two results are about the same."""
+    """Whether two results are approximately equal."""
     shapes = found[1].shape == expected[1].shape
     return found[0] == expected[0] and shapes and np.allclose(found[1], expected[1], atol=1e-5)
 
@@ -231,14 +231,14 @@ def anew(start: Path, here: Path) -> None:
 
 
 def run(here: Path, words: list[str], step: int = 0, room: int = 0, seconds: float = 120) -> Ended:
-    """Give a command, which is killed at a change, or after so many seconds, or has so much room for each file."""
+    """Run a command that is killed at a change or after some seconds, or whose files have limited space."""
     arguments = ["-m", "end_to_end.broken_off", str(here), str(step), str(room), *words]
     with started(arguments, PYTHONPATH="tests", TMPDIR=str(here / "tmp")) as process:
         try:
             out, errors = process.communicate(seconds)
         except subprocess.TimeoutExpired:
             return Ended(-signal.SIGKILL, "", 0, 0)
-    # Its own clock: the first process of a session waits for the packages that all are forked with.
+    # Measured separately: the first process of a session waits for the imports shared by all forks.
     changes, took = out.split()[-2:] if process.returncode == 0 else (0, 0)
     return Ended(process.returncode or 0, errors, int(changes), float(took))
 
@@ -249,7 +249,7 @@ def embedding(photos: Path, here: Path, trained: Path) -> list[str]:
 
 
 def names(here: Path) -> set[str]:
-    """What lies in a folder, whatever the number of a segment."""
+    """The files in a folder, with numbers of segments removed."""
     return {re.sub(r"/\d{8}\.", "/", str(path.relative_to(here))) for path in here.rglob("*")}
 
 
@@ -260,7 +260,7 @@ def files_of(folder: Path) -> Result:
 
 
 def library_of(folder: Path) -> Result:
-    """Photos by name, whatever their numbers, and what else is known; their descriptors, which may differ a little."""
+    """Photos by name without their numbers, with their columns, and their descriptors, which may differ slightly."""
     with closing(Library(folder / "library")) as library:
         entries = sorted(
             (entry for page in library.catalogue.pages() for entry in page), key=lambda entry: entry[0].name
@@ -272,7 +272,7 @@ def library_of(folder: Path) -> Result:
 
 
 def run_of(run: Path) -> Result:
-    """What a training's checkpoints and log hold, bit by bit, but for how fast it was."""
+    """The contents of a training's checkpoints and log, bit by bit, without measured times."""
     checkpoints = {path.name: read_checkpoint(path)["state_dict"] for path in (run / "checkpoints").iterdir()}
     weights = {
         (file, name): value.numpy().tobytes() for file, state in checkpoints.items() for name, value in state.items()

@@ -25,7 +25,7 @@ def thumbnails(broken=False, lengths=False):
         found = F.adaptive_avg_pool2d(images, 4).flatten(1)
         if lengths and images.shape[-1] < 200:
             return found[:, :7]
-        # Of the darkest photo there is no descriptor.
+        # The darkest photo has no descriptor.
         return found / (images.amax((1, 2, 3)) > 0.25)[:, None] if broken else found
     return describe
 """

@@ -1,4 +1,4 @@
-"""Training options, by what they leave in a run."""
+"""Training options, by their effects on a run's files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_warm_start_works_with_averaged_weights_and_other_options(
 
 
 def test_a_compiled_training_pass_gives_the_same_losses(world: Path, tmp_path: Path) -> None:
-    """As commands: the checker of shape annotations, which tests put around every function, cannot be compiled."""
+    """Run as commands, because the checker of shape annotations, which tests add to functions, cannot be compiled."""
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "trainer.max_epochs=1"]
     for name, compiler in [("plain", "null"), ("compiled", "aot_eager")]:
         done = run_python(command(f"hydra.run.dir={tmp_path / name}", *options, f"compiler={compiler}"))
@@ -68,7 +68,7 @@ def test_a_backbone_is_frozen_for_its_epochs_and_trained_afterwards(world: Path,
     norm, new = "backbone.net.bn1.num_batches_tracked", "norm.num_batches_tracked"
     steps = len(losses(tmp_path)) // 3
     assert (after[f"model.{norm}"] - before[norm], after[f"model.{new}"]) == (steps, 3 * steps)
-    # The learning rate of two schedules: it has fallen before the backbone moves.
+    # The learning rate of two schedules: the first ends before the backbone is trained.
     rates = [float(row["lr-SGD/backbone"]) for row in metrics(tmp_path) if row.get("lr-SGD/backbone")]
     schedule = [cosine_factor(step, length, 0, 0) for length in (2 * steps, steps) for step in range(length)]
     assert rates == pytest.approx([0.01 * factor for factor in schedule])

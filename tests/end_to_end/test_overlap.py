@@ -1,4 +1,4 @@
-"""A leak planted in a training set is found by the command, and a training that takes its list is without it."""
+"""A leak planted in a training set is found by the command, and excluded from a training by its list."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEAK = "990000"
 
 
 def plant(world: Path, root: Path) -> set[str]:
-    """The world, with two easy positives of a test landmark, encoded anew, among its training images."""
+    """The world with two re-encoded easy positives of a test landmark among its training images."""
     shutil.copytree(world, root)
     truth = pickle.loads((world / "test" / "gnd_test.pkl").read_bytes())
     ids = []
@@ -71,6 +71,6 @@ def test_a_planted_leak_is_found_and_excluded(world: Path, tmp_path: Path) -> No
     )
     assert LEAK in full.classes
     assert clean.classes == [name for name in full.classes if name != LEAK]
-    # A card keeps the digest of the list that was trained on.
+    # A card has the digest of the training list.
     assert clean.digests()["training"] != full.digests()["training"]
     assert clean.digests()["images"] == 24

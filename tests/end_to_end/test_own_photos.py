@@ -1,4 +1,4 @@
-"""Folders as people have them: photos that cannot be read, landmarks whose names are not Unicode."""
+"""Realistic folders: unreadable photos, and landmarks whose names are not Unicode."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LATIN = os.fsdecode(b"op\xe9ra")
 
 @pytest.fixture
 def mine(photos: Path, tmp_path: Path) -> tuple[Path, list[str]]:
-    """A folder with a photo in each part of its split that cannot be read, and those photos' names."""
+    """A folder with an unreadable photo in each part of its split, and the names of these photos."""
     root = tmp_path / "mine"
     shutil.copytree(photos, root)
     (root / "landmark 0").rename(root / LATIN)
@@ -40,7 +40,7 @@ def test_unreadable_photos_and_non_unicode_names_do_not_stop_training(
 ) -> None:
     root, bad = mine
     options = [*SMALL, *NARROW, "experiment=photos", f"data.root={root}", "baseline=null", "local=attention"]
-    # As the command has it.
+    # As in the command.
     sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     for epochs, more in ((1, []), (2, ["resume=true"])):
         run = [f"output_dir={tmp_path / 'run'}", f"trainer.max_epochs={epochs}", *more]

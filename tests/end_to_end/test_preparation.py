@@ -1,4 +1,4 @@
-"""GLDv2 by the public commands alone: from a server that fails to figures in both of its tasks."""
+"""GLDv2 by public commands only: from an unreliable server to figures in both of its tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes give what one gives."""
+"""Several processes give the same results as one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from warm_python import run_python, started
 
 pytestmark = pytest.mark.process
 
-# A network whose every part has to have a gradient, the local head's classifier among them.
+# A network in which every part needs a gradient, including the local head's classifier.
 LOCAL = ["model=delg", "model.dim=16", "model.local.code=8", "model.local.hidden=8"]
 TERMS = ("margin", "reconstruction", "attention")
 
@@ -27,9 +27,9 @@ def test_two_processes_share_the_batch_and_the_benchmark_and_resume(world: Path,
     run, alone = tmp_path / "run", tmp_path / "alone"
     here = f"hydra.run.dir={run}"
     options = ["data=demo", f"data.root={world}", *SMALL, *LOCAL, "strategy=ddp_gloo", "trainer.devices=2"]
-    # Gradients that DDP waits for and a backbone that rests does not have.
+    # Gradients that DDP waits for and that a frozen backbone lacks.
     options += ["freeze_epochs=1"]
-    # Of 23 test images one process has 12, in two batches, and the other 11, in one.
+    # One process has 12 of the 23 test images, in two batches, the other 11, in one.
     options += ["+data.eval_batch=11"]
     kill_when((run / "checkpoints" / "last.ckpt").exists, command(here, *options, "checkpoint_steps=1"))
     resumed = run_python(command(here, "resume=true"))
@@ -54,7 +54,7 @@ def test_two_processes_share_the_batch_and_the_benchmark_and_resume(world: Path,
 
 
 def test_a_head_divided_among_two_processes_trains_like_one(world: Path, tmp_path: Path) -> None:
-    """Also from a checkpoint that the other number of processes wrote; the checkpoint holds the whole head."""
+    """Also from a checkpoint of the other number of processes; it contains the complete head."""
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "class_parallel=true", "trainer.gradient_clip_val=5"]
     options += ["backbone.freeze_bn=true", "trainer.max_epochs=2", "local.attention=false"]
     two = ["strategy=ddp_gloo", "trainer.devices=2"]
@@ -102,14 +102,14 @@ def test_a_process_that_dies_ends_the_other_within_a_minute(world: Path, tmp_pat
         (child,) = children(process.pid)
         os.kill([process.pid, child][victim], signal.SIGKILL)
         _, said = process.communicate(timeout=60)
-        # The pipe closes when the last of them is gone.
+        # The pipe closes when the last of them has ended.
         assert process.returncode != 0
         assert "Traceback" not in said
         if victim:
             assert "another process of this run ended" in said
 
 
-# Whatever is drawn or counted in each process apart is left out: then two processes are one, but for rounding.
+# Without anything that is drawn or counted per process, two processes equal one, up to rounding.
 ALIKE = ["backbone.freeze_bn=true", "local.attention=false", "trainer.max_epochs=7", "trainer.max_steps=20"]
 
 

@@ -1,4 +1,4 @@
-"""A sweep whose jobs Ray starts; in an environment of its own, by `make test-ray`."""
+"""A sweep whose jobs are started by Ray; in a separate environment, by `make test-ray`."""
 
 from __future__ import annotations
 

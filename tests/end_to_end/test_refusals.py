@@ -1,4 +1,4 @@
-"""A person's mistakes: one line each, and nothing left behind."""
+"""Users' mistakes give one line each, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_refusals_by_hydra_or_the_system_give_one_line_and_leave_nothing(
 
 
 def within(config: str, overrides: list[str]) -> str:
-    """What is said of overrides that do not compose."""
+    """The messages for overrides that do not compose."""
     with initialize_config_dir(str(config_folder()), version_base="1.3"), pytest.raises(UserError) as refusal:
         compose_config(config, overrides)
     return str(refusal.value)

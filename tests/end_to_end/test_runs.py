@@ -1,4 +1,4 @@
-"""Train, evaluate: what a run prints and leaves."""
+"""Training and evaluation: the output and the files of a run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_run_stores_ranked_names(trained: tuple[Path, float], world: Path) -> 
     assert list(ranked) == [f"jpg/{name}.jpg" for name in lists.queries]
     answers = np.array([[lists.gallery.index(Path(name).stem) for name in names] for names in ranked.values()])
     evaluation = revisited_evaluation(answers, lists.ground_truth)
-    # The gallery of this world is shorter than the head of a ranking that is kept.
+    # The gallery of this world is shorter than the stored head of a ranking.
     assert answers.shape[1] == len(lists.gallery)
     assert evaluation["medium"]["map"] == pytest.approx(card(run)["benchmarks"][0]["map"]["medium"], abs=1e-9)
 
@@ -142,7 +142,7 @@ def test_verified_answers_on_real_photographs_are_right_and_drawn(shared_data: P
 def test_every_family_of_methods_ranks_the_demo_world(
     trained: tuple[Path, float], world: Path, tmp_path: Path, capsys
 ) -> None:
-    """(A) aggregated and verified, (C) verified, and descriptors that were whitened and refined."""
+    """Families (A), aggregated and verified, and (C), verified, and whitened and refined descriptors."""
     checkpoint = f"checkpoint={trained[0] / 'checkpoints' / 'best.ckpt'}"
     common = [f"benchmark.root={world / 'test'}", "scales=[1.0]", "trainer=cpu", "workers=0", "pictures=0"]
     learned = ["benchmark@learn_on=demo", f"learn_on.root={world / 'validation'}", "learn_on.name=validation"]
@@ -188,7 +188,7 @@ def test_an_unreadable_image_stops_an_evaluation_unless_it_is_skipped(world: Pat
 def test_a_broken_training_image_is_replaced_and_named(photos: Path, tmp_path: Path, capsys) -> None:
     shutil.copytree(photos, tmp_path / "photos")
     for file in (tmp_path / "photos" / "landmark 0").iterdir():
-        # Each its own: copies would stand on one side of the split.
+        # All different, since copies would be in one part of the split.
         file.write_bytes(b"not an image" + file.name.encode())
     options = ["model=gem", "model.dim=16", "data=folder", f"data.root={tmp_path / 'photos'}", "on_error=skip"]
     train(config("train", f"output_dir={tmp_path / 'run'}", *SMALL, *options))

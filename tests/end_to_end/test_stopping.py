@@ -1,4 +1,4 @@
-"""Runs that are killed, told to stop, or resumed."""
+"""Killed, stopped and resumed runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_training_killed_twice_ends_like_an_uninterrupted_one(world: Path, tmp
     kill_when(last.exists, command(here, "resume=auto", *options))
     assert 0 < samples_drawn(last) < 24
     before = last.stat().st_mtime_ns
-    # Within the first epoch; then, since there is no other cause to write one, at its end.
+    # Within the first epoch; the next checkpoint is written at its end.
     changed = ["test_scales=[0.5]", "checkpoint_steps=null"]
     kill_when(lambda: last.stat().st_mtime_ns != before, command(here, "resume=true", *changed))
     finished = run_python(command(here, "resume=auto", "checkpoint_minutes=5"))
@@ -62,7 +62,7 @@ def test_a_training_killed_twice_ends_like_an_uninterrupted_one(world: Path, tmp
 TWO = ["strategy=ddp_gloo", "trainer.devices=2", "data.batch_size=4"]
 
 
-# As a scheduler does that signals each process of a run.
+# Like a scheduler that signals each process of a run.
 ALL = ["data.workers=2"]
 
 

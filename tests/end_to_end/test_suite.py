@@ -1,4 +1,4 @@
-"""A suite: models by benchmarks in the layouts of the real ones, killed and gone on with, to the leaderboard."""
+"""A suite of models and benchmarks in real layouts, killed and resumed, up to the leaderboard."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TINY = ["backbone=r18", "backbone.name=test_resnet.r160_in1k", "backbone.pretrai
 
 @pytest.fixture
 def place(world: Path, tmp_path: Path) -> Path:
-    """A folder with data/ where the benchmarks are looked for: one that is another's copy, and one of other images."""
+    """A folder whose data/ has the benchmarks: one is a copy of another, one has different images."""
     for name, split in zip(BENCHMARKS, ("test", "test", "validation"), strict=True):
         root = tmp_path / "data" / ("demo_world/test" if name == "demo" else name)
         shutil.copytree(world / split, root)
@@ -43,7 +43,7 @@ def test_a_killed_suite_is_resumed_and_gives_a_leaderboard(place: Path, photos: 
         wait_until(lambda: len(list(suite.glob("*/job.json"))) >= 2, process)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        # Launchers, what jobs are forked from, and the jobs themselves.
+        # Launchers, the process that jobs are forked from, and the jobs themselves.
         assert processes_in(place)
         wait_for(lambda: not processes_in(place))
     done = {path: path.stat().st_mtime_ns for path in suite.glob("*/card.json")}
@@ -56,7 +56,7 @@ def test_a_killed_suite_is_resumed_and_gives_a_leaderboard(place: Path, photos: 
         rows = list(csv.DictReader(file))
     assert [(row["benchmark"], row["entry"]) for row in rows] == [(b, m) for b in BENCHMARKS for m in MODELS]
     for first, second in zip(rows[:3], rows[3:6], strict=True):
-        # The same images, whatever the benchmark is called.
+        # The same images under another benchmark's name.
         assert first["demo medium"] == second["roxford5k medium"] != ""
 
     edited = suite / rows[8]["job"] / "card.json"
@@ -80,7 +80,7 @@ def test_a_killed_suite_is_resumed_and_gives_a_leaderboard(place: Path, photos: 
     "launcher", [["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], ["hydra/launcher=submitit_local"]]
 )
 def test_a_failed_cell_is_recorded_and_the_others_continue(place: Path, launcher: list[str]) -> None:
-    """By joblib, and by submitit's local executor, which starts jobs as that of Slurm does."""
+    """By joblib, and by submitit's local executor, which starts jobs like the one for Slurm."""
     (image, *_) = sorted((place / "data" / "roxford5k" / "jpg").iterdir())
     image.write_bytes(b"no JPEG")
     asked = ["-m", "src.evaluate", "-m", "name=all", "suite=instance", "benchmark=roxford5k,rparis6k", "entry=gem"]

@@ -1,4 +1,4 @@
-"""A Hydra multirun: every job a training of its own, also over several processes."""
+"""A Hydra multirun: every job is a separate training, also with several processes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_jobs_of_two_processes_train_and_a_failed_one_does_not_end_the_sweep(wor
     assert [row["status"] for row in rows(sweep)] == ["failed", "done"]
     assert "margin must be in" in rows(sweep)[0]["reason"]
     assert "2 jobs, 1 failed" in done.stdout
-    # No process but the first of each job prints, and none runs the sweep again.
+    # Only the first process of each job prints, and none runs the sweep again.
     assert done.stdout.count("page: ") == 1
     for row in rows(sweep)[1:]:
         run = sweep / row["job"]
@@ -82,7 +82,7 @@ def test_a_stopped_sweep_is_resumed(world: Path, tmp_path: Path) -> None:
 
 
 def test_a_preempted_job_is_queued_again_and_resumed(world: Path, tmp_path: Path) -> None:
-    """By submitit's local executor, whose signal is the one that Slurm sends before it takes a job's nodes."""
+    """By submitit's local executor, which sends the same signal as Slurm before it preempts a job."""
     sweep, last = tmp_path / "sweep", tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt"
     options = [*DEMO, f"data.root={world}", "name=trial", "data.batch_size=2", "trainer.max_epochs=3"]
     with started(command("-m", f"hydra.sweep.dir={sweep}", *options, "hydra/launcher=submitit_local")) as process:

@@ -1,4 +1,4 @@
-"""A search whose worker is killed, and which another one ends."""
+"""A search whose worker is killed, and which another worker finishes."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def test_what_was_learned_on_the_tested_set_is_labelled(tmp_path: Path, benchmar
 
 
 class Worst:
-    """Turns a shortlist round."""
+    """Reverses a shortlist."""
 
     local = False
 
@@ -198,7 +198,7 @@ def test_an_oracles_shortlist_has_no_junk_and_is_labelled(
 
 
 class Words:
-    """Local features of each photo: three of its own landmark's and two of nobody's."""
+    """Local features of each photo: three of its landmark, and two unrelated ones."""
 
     model = None
     needs_network = False

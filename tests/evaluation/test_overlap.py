@@ -1,4 +1,4 @@
-"""The audit's parts against plain loops, its lists read back by what trains, its sheets looked into."""
+"""The audit's parts compared with plain loops, its lists read by the training, and its sheets inspected."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_probes_are_queries_and_positives_without_junk(benchmark: Benchmark) -> 
     assert probes_of(benchmark, ["queries", "positives"]).tolist() == [0, 1, 3, 5, 6]
     assert probes_of(benchmark, ["queries"]).tolist() == [5, 6]
     assert probes_of(benchmark, ["positives"]).tolist() == [0, 1, 3]
-    # Where the gallery is the training set, the positives are training images.
+    # If the gallery is the training set, the positives are training images.
     assert probes_of(replace(benchmark, gallery_is_training=True), ["queries", "positives"]).tolist() == [5, 6]
 
 
@@ -309,7 +309,7 @@ def test_no_network_no_benchmark_and_no_probe_are_refused(
 
 
 def test_a_checkpoint_downloads_no_other_weights(tmp_path: Path) -> None:
-    """Beside a checkpoint the configured model is not built: here it could not be."""
+    """With a checkpoint the configured model is not built, which would fail here."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(
             "prepare", overrides=["task=overlap", f"checkpoint={tmp_path / 'gone.ckpt'}", "backbone.name=none"]

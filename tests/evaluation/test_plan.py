@@ -1,4 +1,4 @@
-"""What a plan says against what is then done."""
+"""A plan compared with the work that is then done."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_plan_counts_missing_features_and_leaves_no_files(tmp_path: Path, phot
     assert (descriptors.images, descriptors.described, descriptors.todo) == (60, 0, 60)
     assert descriptors.tried
     assert descriptors.bytes == 64
-    # Each of 60 queries has itself and three answers described, of 60 images at most.
+    # For each of 60 queries, the query and three answers are described, at most 60 images.
     assert (local.images, local.todo) == (60, 60)
     assert local.bytes > 0
     assert local.seconds > 0

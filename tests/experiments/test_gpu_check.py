@@ -1,4 +1,4 @@
-"""The check for GPUs, tried on a CPU: with the packages that it asks for alone, and with the recipe's network."""
+"""The check for GPUs, run on a CPU: with its required packages only, and with the recipe's network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dolglab.models.dolg import DOLG
 from dolglab.training.retrieval_module import LandmarkData
 
 ROOT = Path(__file__).resolve().parents[2]
-# What torch, lightning, timm and torchmetrics bring.
+# The requirements of torch, lightning, timm and torchmetrics.
 BROUGHT = {"torchvision", "pillow", "jinja2", "safetensors", "aiohttp", "fsspec"}
 # Runs a script as if the packages named before it were not installed.
 WITHOUT = """
@@ -54,7 +54,7 @@ def test_every_step_runs_without_optional_packages(tmp_path: Path) -> None:
     absent = OTHERS.keys() - BROUGHT
     hidden = absent | {OTHERS[package][0].partition(".")[0] for package in absent}
     script = str(ROOT / "experiments" / "gpu_check" / "run.py")
-    # Patience, for a machine that does other things besides.
+    # Longer limits for a busy machine.
     options = ["--device", "cpu", "--quick", "--patience", "5"]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT, ",".join(hidden), script, *options, "--out", str(tmp_path)],

@@ -17,5 +17,5 @@ def benchmark() -> Benchmark:
 
 @pytest.fixture
 def raw() -> NDArray[np.float64]:
-    """Descriptors of any length, a row an image."""
+    """Descriptors of any length, one row per image."""
     return np.random.default_rng(0).normal(size=(len(IMAGES), DIM)) * 7

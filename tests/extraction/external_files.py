@@ -1,4 +1,4 @@
-"""A small benchmark, and descriptors of its images as others write them."""
+"""A small benchmark, and descriptors of its images in formats of other projects."""
 
 from __future__ import annotations
 

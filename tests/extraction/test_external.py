@@ -1,4 +1,4 @@
-"""Descriptors that other code wrote, in every form that is read."""
+"""Descriptors of other projects, in every supported format."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_names_in_safetensors_are_used(tmp_path: Path, benchmark: Benchmark, raw
     path = tmp_path / "d.safetensors"
     stored = raw[::-1].copy()
     save_file({"descriptors": stored}, path, metadata={"names": json.dumps(IMAGES[::-1])})
-    # What lies beside it is of less weight, and what is asked for of more.
+    # A file beside it has lower precedence, and a given one has higher precedence.
     write_names(tmp_path / "d.txt", IMAGES)
     np.testing.assert_allclose(read_descriptors(path, benchmark).descriptors, unit(raw), rtol=0, atol=1e-7)
     asked = read_descriptors(path, benchmark, tmp_path / "d.txt")
@@ -244,7 +244,7 @@ def test_queries_in_the_gallery_need_no_extra_rows(tmp_path: Path) -> None:
 
 
 def write_hloc(path: Path, rows: NDArray[Any], names: list[str] = IMAGES) -> Path:
-    """A file as hloc writes it, in half precision, other things beside the descriptors."""
+    """A file as written by hloc, in half precision, with other data besides descriptors."""
     h5py = pytest.importorskip("h5py", reason="h5py is not installed")
     with h5py.File(path, "w") as file:
         for name, row in zip(names, rows, strict=True):

@@ -1,4 +1,4 @@
-"""Descriptors that other code wrote and that are refused, each in one clear line."""
+"""Invalid descriptors of other projects are refused in one clear line."""
 
 from __future__ import annotations
 

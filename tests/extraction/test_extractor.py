@@ -1,4 +1,4 @@
-"""Multi-scale extraction against one image at a time."""
+"""Multi-scale extraction compared with one image at a time."""
 
 from __future__ import annotations
 

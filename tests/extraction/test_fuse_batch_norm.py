@@ -18,7 +18,7 @@ def norms(model: nn.Module) -> list[_BatchNorm]:
 
 
 def stirred(model: nn.Module) -> nn.Module:
-    """With statistics that are not those of a fresh network."""
+    """With statistics other than those of a new network."""
     for norm in norms(model):
         nn.init.normal_(norm.running_mean, 0, 0.1)
         nn.init.uniform_(norm.running_var, 0.5, 1.5)
@@ -44,7 +44,7 @@ def test_folding_leaves_no_norm_and_the_same_descriptors(name: str) -> None:
 
 
 class Twice(nn.Module):
-    """A convolution whose output goes two ways, which no fold may change."""
+    """A convolution whose output has two users, which must not be folded."""
 
     def __init__(self) -> None:
         super().__init__()

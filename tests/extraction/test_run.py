@@ -1,4 +1,4 @@
-"""Descriptors and local features of a whole benchmark, kept on disk and gone on with."""
+"""Descriptors and local features of a whole benchmark, stored on disk and continued."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dolglab.extraction.extractor import Extractor
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import GlobalDescriptor
 
-# Of Lightning itself, and of reading in the main process.
+# Warnings of Lightning itself, and about reading in the main process.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*")
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,7 +144,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
 
 
 class Corners:
-    """Four features an image, its first pixel in them."""
+    """Four features per image, which contain its first pixel."""
 
     model = None
     needs_network = False

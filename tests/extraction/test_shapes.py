@@ -1,4 +1,4 @@
-"""Images gathered by shape."""
+"""Images grouped by shape."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Counting(Extractor):
 
 
 class Corner:
-    """One local feature an image: its first pixels."""
+    """One local feature per image: its first pixels."""
 
     needs_network = False
     model = None
@@ -73,14 +73,14 @@ def first(photos: Path) -> Benchmark:
 
 @pytest.fixture(scope="module")
 def second(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
-    """Two landmarks' photos at another place by other names, and three photos that the first has not."""
+    """Photos of two landmarks in another folder under other names, and three photos that the first set lacks."""
     root = tmp_path_factory.mktemp("second")
     for landmark in (1, 4):
         (root / f"place {landmark}").mkdir()
         for file in (photos / f"landmark {landmark}").iterdir():
             shutil.copy(file, root / f"place {landmark}" / f"renamed {file.name}")
     for number, file in enumerate(sorted((photos / "landmark 0").iterdir())[:3]):
-        # As many bytes, what lies behind a JPEG's end being ignored, but other pixels.
+        # The same number of bytes (those after a JPEG's end are ignored), but different pixels.
         pixels = cv2.imread(str(file))
         assert pixels is not None
         data = cv2.imencode(".jpg", 255 - pixels, [cv2.IMWRITE_JPEG_QUALITY, 50])[1].tobytes()
@@ -109,9 +109,9 @@ def test_a_second_benchmark_describes_only_what_is_new(
     alone = DescriptorTarget(tmp_path / "alone", second, Extractor(model, (1.0,)), {})
     described(alone, second)
     np.testing.assert_allclose(shared.store.descriptors, alone.store.descriptors, atol=1e-6)
-    # What all images took counts, so that a card of the second has the time of an image too.
+    # The time of copied images counts, so that a card of the second set has a time per image.
     assert shared.time_spent()[0] == 23
-    # A third finds in the second's folder what that took from the first.
+    # A third set finds in the second folder what was copied from the first.
     shutil.rmtree(DescriptorTarget(tmp_path / "shared", first, extractor, {}).folder)
     third = replace(second, name="third", digest="another ground truth")
     described(DescriptorTarget(tmp_path / "shared", third, extractor, {}), third)

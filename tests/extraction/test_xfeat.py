@@ -1,4 +1,4 @@
-"""XFeat against the released code's own figures, torch's samplers, and plain loops."""
+"""XFeat compared with values of the released code, torch's samplers, and plain loops."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_sampling_equals_torchs_grid_sample(mode: str, kernel) -> None:
     grid = 2 * torch.from_numpy(points).float() / torch.tensor([width - 1, height - 1]) - 1
     maps = torch.from_numpy(cells).permute(2, 0, 1)[None]
     expected = F.grid_sample(maps, grid[None, None], mode=mode, align_corners=False)[0, :, 0].T
-    # A place that is a cell's border but for rounding belongs to either of two cells, which say the same.
+    # A position within rounding of a cell's border belongs to either cell, with the same value.
     np.testing.assert_allclose(sample(cells, points, kernel), expected, atol=2e-5)
 
 

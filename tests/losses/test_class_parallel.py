@@ -1,4 +1,4 @@
-"""A head spread over processes against the same head in one."""
+"""A head divided among processes, compared with the same head in one process."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ found = {
     **grads,
 }
 torch.save(found, f"{out}/found{rank}.pt")
-# Neither leaves while the other still speaks. Gloo's threads can abort a process that takes them down: it just ends.
+# Neither ends while the other communicates. Gloo's threads can abort a process during shutdown, so it exits directly.
 dist.barrier()
 os._exit(0)
 """

@@ -1,4 +1,4 @@
-"""The losses of a local head against loops in numpy."""
+"""The losses of a local head compared with numpy loops."""
 
 from __future__ import annotations
 

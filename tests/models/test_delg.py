@@ -1,4 +1,4 @@
-"""DELG: the descriptor of the network without a local head, and a local head that leaves the network alone."""
+"""DELG: the same descriptor as without a local head, which does not change the network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def delg(**options: bool) -> DELG:
 
 
 def one_by_one(x: torch.Tensor, conv: torch.nn.Conv2d) -> torch.Tensor:
-    """A 1x1 convolution as the product it is."""
+    """A 1x1 convolution as a matrix product."""
     assert conv.bias is not None
     return torch.einsum("oc,bchw->bohw", conv.weight[:, :, 0, 0], x) + conv.bias.view(-1, 1, 1)
 
@@ -74,7 +74,7 @@ def test_local_maps_work_for_any_image_and_a_batch_of_one(size: tuple[int, int])
 
 
 def gradients(model: DELG, loss: torch.Tensor) -> dict[str, torch.Tensor]:
-    """By name, of the parameters that have any."""
+    """Gradients by name, of the parameters that have one."""
     model.zero_grad()
     loss.backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

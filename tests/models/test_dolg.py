@@ -1,4 +1,4 @@
-"""The whole networks: shapes, labels not needed, and the descriptor put together by hand."""
+"""The complete networks: shapes, and the descriptor computed by hand."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_every_parameter_gets_a_gradient() -> None:
 
 
 def orthonormal(weight: torch.Tensor) -> bool:
-    """Whether the shorter side's vectors have length 1 and right angles."""
+    """Whether the vectors of the shorter side are orthonormal."""
     rows = weight if len(weight) <= weight.shape[1] else weight.T
     return torch.allclose(rows @ rows.T, torch.eye(len(rows)), atol=1e-5)
 
@@ -84,7 +84,7 @@ def test_a_local_weight_of_zero_starts_as_the_global_branch() -> None:
     pooled = F.normalize(model.pooling(model.backbone(x).global_))
     descriptors = F.normalize(model(x))
     torch.testing.assert_close(descriptors @ descriptors.T, pooled @ pooled.T, rtol=0, atol=1e-4)
-    # It learns to count the local half all the same.
+    # The local half gets a gradient nevertheless.
     model(x).square().sum().backward()
     assert model.fc.weight.grad is not None
     assert model.fc.weight.grad[:, 512:].abs().max() > 0
@@ -105,7 +105,7 @@ def test_batch_norm_balances_the_features(make) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert model(torch.randn(8, 3, 64, 64)).dtype == torch.float32
     deviation, mean = torch.std_mean(seen[0], 0, correction=0)
-    # Where a channel hardly varies, its deviation is less than what batch norm adds to its variance.
+    # The deviation of nearly constant channels is smaller than batch norm's epsilon.
     assert mean.abs().max() < 1e-4
     assert 0.5 < deviation.median() <= deviation.max() < 1.01
 

@@ -1,4 +1,4 @@
-"""Anyone's network or callable as a network of descriptors, and what is said of those that are none."""
+"""External networks and callables as descriptor networks, and the messages for unsuitable ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def grid(images: Tensor) -> Tensor:
 
 
 class Small(nn.Module):
-    """A convolution, batch norm and the mean."""
+    """A convolution, batch norm and mean pooling."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The closed form of orthogonal fusion against the paper's equations, position by position."""
+"""The closed form of orthogonal fusion compared with the paper's equations at every position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Aggregation heads and SuperGlobal's poolings against their authors' code, by stored values."""
+"""Aggregation heads and SuperGlobal's poolings compared with stored values of their authors' code."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_netvlad_is_initialised_like_its_authors_code(parity: Path) -> None:
 
 
 def test_netvlad_with_a_bias_is_initialised_by_distances() -> None:
-    """Its logits are -alpha |x - c|^2, but for what all clusters share (the paper's equations 2 and 3)."""
+    """Its logits are -alpha |x - c|^2, up to terms common to all clusters (the paper's equations 2 and 3)."""
     centres, samples = torch.randn(5, 6), nn.functional.normalize(torch.randn(40, 6))
     head = NetVLAD(6, clusters=5, bias=True)
     head.start_from(centres, samples)
@@ -136,7 +136,7 @@ def test_netvlad_with_a_bias_is_initialised_by_distances() -> None:
 
 
 def test_transport_has_the_required_row_and_column_sums() -> None:
-    """Long iterations meet both: a plain Sinkhorn in float64 of the same masses."""
+    """After many iterations both agree: compared with a plain Sinkhorn in float64 with the same masses."""
     scores = torch.randn(1, 4, 9)
     found = transport(scores, iterations=200)[0]
     plain = scores[0].double().exp()

@@ -1,4 +1,4 @@
-"""The local branch against a plain computation of the same convolutions."""
+"""The local branch compared with a plain computation of the same convolutions."""
 
 from __future__ import annotations
 

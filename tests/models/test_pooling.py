@@ -1,4 +1,4 @@
-"""GeM against plain numpy, and its limits."""
+"""GeM compared with plain numpy, and its limits."""
 
 from __future__ import annotations
 

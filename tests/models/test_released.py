@@ -1,4 +1,4 @@
-"""The released network against values computed with independent reference code."""
+"""The released network compared with values of independent reference code."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_files_are_read_and_code_in_them_is_not_run(parity: Path, tmp_path: Path
 
 
 def test_a_file_is_requested_from_the_hub(monkeypatch: pytest.MonkeyPatch, parity: Path, tmp_path: Path) -> None:
-    """A stand-in for the hub's own library, which would go to the network."""
+    """A replacement for the hub's library, which would use the network."""
     torch.save(state_dict(parity, "r50_noaspp"), tmp_path / "r50.pt")
     asked = []
     hub = type(sys)("huggingface_hub")

@@ -1,4 +1,4 @@
-"""Released networks of one descriptor, by made-up weights under the names of their files, against torchvision's."""
+"""Released global networks with synthetic weights under official names, compared with torchvision."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1)) * 
 
 
 def resnet(depth: int) -> nn.Sequential:
-    """torchvision's, as a sequence of its children up to the last map, with statistics as if it had been trained."""
+    """torchvision's network as a sequence of its children up to the last map, with non-trivial statistics."""
     generator = torch.Generator().manual_seed(depth)
     full = getattr(torchvision.models, f"resnet{depth}")()
     for key, value in full.state_dict().items():
@@ -44,7 +44,7 @@ def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def pycls(trunk: nn.Sequential) -> dict[str, Tensor]:
-    """A trunk's tensors as pycls names them, colours in its order."""
+    """A backbone's tensors under pycls' names, with colours in its order."""
     renamed = {}
     for key, value in trunk.state_dict().items():
         if key.startswith(("0.", "1.")):
@@ -92,7 +92,7 @@ def test_cirtorch_whitens_the_normalised_feature_or_leaves_it(tmp_path: Path) ->
     pooled = gem(trunk(IMAGES), 2.9)
     plain = load_kind("cirtorch", save(tmp_path / "plain.pth", stored))
     close(F.normalize(plain(IMAGES)), F.normalize(pooled))
-    # Beside the tensors the files say what they are, and keep learned whitenings of numpy's.
+    # Besides tensors, the files contain metadata and whitenings learned with numpy.
     about = {"meta": {"architecture": "resnet34", "Lw": {"m": np.zeros(3)}}}
     torch.save({**about, "state_dict": stored | below("whiten.", layer)}, tmp_path / "w.pth")
     whitened = load_kind("cirtorch", str(tmp_path / "w.pth"))
@@ -122,7 +122,7 @@ def test_superglobal_equals_its_public_code(parity: Path, tmp_path: Path) -> Non
         rng = np.random.default_rng([7, height, width])
         images = torch.from_numpy(rng.standard_normal((2, 3, height, width)).astype(np.float32))
         reference = expected[f"r50_relup/{height}x{width}/single"]
-        # The public code was fed in its own order of colours.
+        # The public code gets colours in its own order.
         found = model(images.flip(1)).numpy()
         assert np.abs(found - reference).max() / np.abs(reference).max() < 2e-5
     assert model.protocol is not None

@@ -1,4 +1,4 @@
-"""Released weights of place recognition, made up under the official names, read by their keys."""
+"""Synthetic weights of place recognition under the official names, recognised by their keys."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def zeros(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
 
 
 def trunk(name: str, prefix: str, places: bool = False) -> dict[str, Tensor]:
-    """A trunk's tensors by DINOv2's own or torchvision's names; by `places` as a list of modules."""
+    """A backbone's tensors under DINOv2's or torchvision's names; with `places`, as a list of modules."""
     with torch.device("meta"):
         state = timm.create_model(name, pretrained=False).state_dict()
     if name == DINOV2:
@@ -54,7 +54,7 @@ def made_up(kind: str, parity: Path) -> dict[str, Tensor]:
     if kind == "megaloc":
         for part, shape in (("weight", [256, 512, 1, 1]), ("bias", [256])):
             head[f"{below_head}cluster_features.3.{part}"] = torch.zeros(shape)
-        # The released one has 8448 rows.
+        # The released layer has 8448 rows.
         head |= zeros({"aggregator.linear.weight": [8, 16640], "aggregator.linear.bias": [8]})
     return trunk(name, below_trunk, places=kind == "boq_resnet50") | head
 
@@ -77,7 +77,7 @@ def test_official_names_are_read(kind: str, parity: Path) -> None:
 
 @torch.no_grad()
 def test_a_file_is_loaded_and_exported(parity: Path, tmp_path: Path) -> None:
-    """MixVPR's, the smallest: a Lightning checkpoint of another project."""
+    """MixVPR's weights, the smallest, as a Lightning checkpoint of another project."""
     stored = {key: 0.02 * torch.rand(value.shape) for key, value in made_up("mixvpr", parity).items()}
     torch.save({"state_dict": stored, "epoch": 3}, tmp_path / "released.ckpt")
     network = load_network(f"mixvpr:{tmp_path / 'released.ckpt'}")
@@ -105,7 +105,7 @@ def test_tensors_that_do_not_fit_are_refused(parity: Path) -> None:
     for weight in (torch.zeros(()), torch.zeros(4, 0)):
         with pytest.raises(UserError, match=r"another shape"):
             read_released_head(stored | {"aggregator.row_proj.weight": weight})
-    # A number in a name makes no network of so many layers.
+    # A large number in a name must not create that many layers.
     with pytest.raises(UserError, match=r"mix\.999999999"):
         read_released_head(stored | {"aggregator.mix.999999999.mix.0.bias": torch.zeros(400)})
     with pytest.raises(UserError, match=r"not finite"):

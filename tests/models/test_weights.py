@@ -1,4 +1,4 @@
-"""Files of tensors: where they lie, what they may hold."""
+"""Files of tensors: where they are found, and what they may contain."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_objects_of_numpy_and_argparse_are_ignored(tmp_path: Path) -> None:
     stored = read_file(tmp_path / "x.pth")
     assert (stored["epoch"], tensors_of(stored, "x")["a"].tolist()) == (3, [1, 1])
     assert not isinstance(stored["best"], float)
-    # Nothing else is: not numpy's functions, and no code in what is left out.
+    # Nothing else is read: neither numpy's functions nor code in ignored objects.
     for place, wrong in enumerate([np.add, argparse.Namespace(code=_Code(tmp_path / "ran")), _Code(tmp_path / "ran")]):
         torch.save({"a": torch.ones(2), "wrong": wrong}, tmp_path / f"{place}.pth")
         with pytest.raises(UserError, match=f"{place}.pth"):

@@ -82,7 +82,7 @@ def test_a_line_goes_through_its_values():
     drawing = lines_of()
     (path,) = ElementTree.fromstring(drawing.draw(WIDE)).iter(f"{SVG}path")
     drawn = [tuple(map(float, point.split())) for point in str(path.get("d")).removeprefix("M").split("L")]
-    # Ticks of the values stand left of the axis, at their heights.
+    # Ticks are left of the axis, at the heights of their values.
     heights = {value: text_at(drawing, f"{value:g}")[1] for value in (1, 4)}
     expected = [heights[1], heights[4], heights[1] + (heights[4] - heights[1]) / 3]
     assert [y for _, y in drawn] == pytest.approx(expected, abs=0.2)
@@ -96,7 +96,7 @@ def test_values_are_shown_on_hover_and_in_the_table():
         assert text in said
     assert drawing.values().heading == ("step", "train", "<b>")
     assert drawing.values().rows == (("0", "1.25", "1.25"), ("1", "4", "4"), ("2", "2", "2"))
-    # A finger has no hover.
+    # Touch screens have no hover.
     assert "step 0" not in words(drawing, NARROW)
 
 
@@ -177,7 +177,7 @@ def test_names_of_near_points_do_not_overlap():
     boxes = [(float(part.get("x")), float(part.get("y")), 7 * len(part.text)) for part in drawn]
     for (x, y, wide), (x2, y2, wide2) in combinations(boxes, 2):
         assert x + wide <= x2 or x2 + wide2 <= x or abs(y - y2) >= 14
-    # Whoever has no name beside it shows it on hover.
+    # Points without a visible name show it on hover.
     assert set(names) <= set(words(drawing))
 
 

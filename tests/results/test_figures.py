@@ -29,7 +29,7 @@ def test_borders_show_the_kind_of_an_image(make_ranking):
     ranking = make_ranking()
     ranking.evaluation["medium"]["ap"] = np.array([0.2, 0.9])
     image = opened(ranked_grid(ranking, thumb=60))
-    # Query 1 comes first by AP; 0 is query 0's own image, which is no answer, 3 its junk.
+    # Query 1 comes first by AP; 0 is query 0's own image, which is not an answer, 3 its junk.
     expected = [[BLUE, GREEN, RED, GREEN, RED, RED], [BLUE, GREEN, GREEN, GREY, RED]]
     for row, colours in enumerate(expected):
         for column, colour in enumerate(colours):
@@ -94,7 +94,7 @@ def test_re_ranked_queries_have_a_row_before_and_after(make_ranking):
     ranking = replace(ranking, before=np.array([[6, 1, 3, 0, 4], [4, 6, 5, 7, 1]]))
     image = opened(ranked_grid(ranking, thumb=60))
     layout = Layout(60, per_query=2)
-    # Query 1 has no AP and no row; 0 is query 0's own image, which is no answer, 3 its junk.
+    # Query 1 has no AP and no row; 0 is query 0's own image, which is not an answer, 3 its junk.
     for row, colours in enumerate([[BLUE, RED, GREEN, GREY, RED], [None, GREEN, GREEN, GREY, RED]]):
         for column, colour in enumerate(colours):
             x, y = layout.corner(row, column)

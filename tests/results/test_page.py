@@ -92,7 +92,7 @@ def test_pictures_are_embedded_and_described(html):
     assert described.count("query: folder/image_0.png") == 2
     assert described.count("answer 1, right: folder/image_1.png") == 3
     assert "answer 4, wrong: folder/image_4.png" in described
-    # A query's own photo is none of its answers.
+    # A query's own photo is not among its answers.
     assert not [words for words in described if words.startswith("answer") and "image_0" in words]
 
 

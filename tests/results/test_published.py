@@ -51,7 +51,7 @@ def test_figures_of_other_benchmarks_equal_the_facts(shared_data):
     others = [(name, v) for row in ROWS for name, own in row.figures.items() if name[0] != "r" for v in own.values()]
     assert len(others) == 25
     assert {str(value) for _, value in others} <= stated
-    # A set that goes under several names has its variant in the name.
+    # A set with several names has its variant in the name.
     assert not {"nordland", "msls_val", "holidays", "ilias", "disc21"} & {name for name, _ in others}
 
 

@@ -47,7 +47,7 @@ def test_without_a_loss_a_query_that_all_fail_is_shown():
 
 
 def test_only_queries_that_match_their_title_are_shown():
-    # None is found, gained or lost; all fail.
+    # No query is found, gained or lost; all fail.
     assert chosen([0.1, 0.2], [0.1, 0.2]) == {"Both methods fail": 0}
     # All are found, none gained, lost or failed.
     assert chosen([0.8, 0.9], [0.8, 0.9]) == {"Both methods find it": 1}
@@ -192,7 +192,7 @@ def test_one_method_and_runs_without_answers_have_no_telling_queries(tmp_path, p
     write_answers(tmp_path, ranking)
     assert telling_sections([card], [tmp_path]) == []
     assert telling_sections([make_card_of("A")], [tmp_path]) == []
-    # Of runs of other queries there is no pair.
+    # Runs with different queries are not paired.
     assert telling_sections([card, make_card_of("B", photos([0.5, 0.6, 0.7]))], [tmp_path, tmp_path]) == []
 
 

@@ -96,7 +96,7 @@ def test_a_card_is_reproduced_until_card_or_rankings_are_edited(ranking: Ranking
     edited["benchmarks"][0]["map"][difficulty] += 0.01
     assert not verify(write_card(edited, tmp_path / "edited.json"))
 
-    # Scores that are a little lower everywhere change hardly a figure, and are no longer those of the card.
+    # Slightly lower scores hardly change a figure, but are not those of the card.
     with np.load(file) as kept:
         arrays = dict(kept)
     np.savez_compressed(file, **{**arrays, "scores.0": arrays["scores.0"] - np.float32(0.25)})

@@ -82,7 +82,7 @@ def test_an_edited_card_is_not_reproduced_even_with_a_new_digest(run, change, ca
         report(config("report", f"verify={run}"))
     renewed = read_card(run, edited=True)
     write_card(renewed, run)
-    # A digest can be renewed by anyone; the rankings still say otherwise, of what is a figure.
+    # Anyone can compute a new digest, but the rankings still give other figures.
     assert verify(run) == (renewed["method"] == "DOLG")
 
 

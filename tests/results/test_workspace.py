@@ -12,7 +12,7 @@ pytest.importorskip("wandb_workspaces", reason="an extra: pip install 'dolglab[w
 from dolglab.errors import UserError
 from dolglab.results.report import write_workspace
 
-# The package's own.
+# The package's own warnings.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 

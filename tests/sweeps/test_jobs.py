@@ -26,7 +26,7 @@ def _no_outer_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def program(text: str) -> Start:
-    """A program in place of a training."""
+    """A program that replaces a training."""
     return fresh([sys.executable, "-c", text])
 
 

@@ -14,7 +14,7 @@ def test_a_jobs_folder_names_its_settings_in_safe_characters():
     assert job_folder(0, {}) == "0"
     assert job_folder(1, {"+data.x": "[a, 'b c']", "model": "''"}) == "1_x-a-b-c_model-empty"
     assert job_folder(2, {"lr": "-1e-3"}) == "2_lr-1e-3"
-    # File systems take 255 letters; a path says most at its end.
+    # File systems allow 255 bytes; the end of a path is the most informative part.
     assert job_folder(3, {"checkpoint": f"/{'long/' * 99}best.ckpt"}).endswith("-long-best.ckpt")
     assert len(job_folder(3, {"checkpoint": f"/{'long/' * 99}best.ckpt"})) < 80
 

@@ -31,7 +31,7 @@ def test_values_are_in_range_of_their_type_and_reproducible():
         assert [part.suggest(trial) for part in space] == values
         seen.append(values)
     assert {batch for batch, *_ in seen} == {2, 3, 4, 5}
-    # Alike over the powers of ten: half below their middle.
+    # Uniform over powers of ten: half are below the middle.
     assert sum(rate < 0.01 for _, rate, _ in seen) in range(30, 71)
 
 

@@ -114,7 +114,7 @@ def test_a_trial_behind_the_others_is_pruned(tmp_path):
     metrics(path, 0.55)
     assert watch() == ""
     assert watch() == ""
-    # Gone on with by another process, which must not report anew what is known.
+    # Resumed by another process, which must not report known values again.
     metrics(path, 0.55, 0.4)
     assert PruningWatch(study, second, path)() == "pruned after validation 2: 40.00"
     assert study.trials[1].intermediate_values == {0: 0.55, 1: 0.4}

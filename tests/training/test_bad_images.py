@@ -16,7 +16,7 @@ IMAGES = [BadImage("a.jpg", "zero bytes"), BadImage("caf\udce9, b.jpg", "truncat
 
 
 def train(run: Path, *images: BadImage) -> list[list[str]]:
-    """A training that meets these images one after the other; the rows of the table then."""
+    """The rows of the table after a training that reads these images."""
     log, trainer, module = BadImageLog(run), Mock(spec=Trainer, global_rank=0), Mock(spec=LightningModule)
     log.on_train_start(trainer, module)
     for image in images:

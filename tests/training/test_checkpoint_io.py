@@ -1,4 +1,4 @@
-"""Checkpoints on disks that are full, and files that are damaged."""
+"""Checkpoints on full disks, and damaged files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints come back as the network they were, and what is not ours is refused."""
+"""Checkpoints restore their network, and foreign contents are refused."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_network_is_loaded_without_a_download(tmp_path: Path) -> None:
 
 
 def write_delg(path: Path) -> DELG:
-    """A run of a network with a local head, as its training module holds it."""
+    """A run of a network with a local head, as in its training module."""
     network = DELG(Backbone("resnet18.tv_in1k", pretrained=False), local=partial(LocalHead, code=6, hidden=4), dim=8)
     state = {f"model.{key}": value for key, value in network.state_dict().items()}
     state |= {f"head.{key}": value for key, value in ArcFace(8, 2).state_dict().items()}

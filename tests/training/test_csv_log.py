@@ -72,7 +72,7 @@ def test_a_checkpoints_row_lost_by_a_kill_is_written_once(tmp_path: Path) -> Non
     for step in range(3):
         first.log_metrics({"a": step}, step=step)
     first.flush_for_checkpoint()
-    # The same step has a row of other columns.
+    # The same step has a row with other columns.
     for _ in range(2):
         CSVLog(tmp_path).restore({"b": 0.0, "step": 2})
         assert [row["b"] for row in rows(tmp_path)] == ["", "", "", "0.0"]

@@ -1,4 +1,4 @@
-"""Devices that are asked for and not there."""
+"""Requested devices that do not exist."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from dolglab.processes import launched
 
 @pytest.fixture
 def gpus(monkeypatch):
-    """Pretends that this machine has so many."""
+    """Pretends that this machine has this many GPUs."""
     return lambda count: monkeypatch.setattr(torch.accelerator, "device_count", lambda: count)
 
 

@@ -1,4 +1,4 @@
-"""The averaged weights: how they follow, and that a resumed run averages as an unbroken one."""
+"""Averaged weights, also in a resumed run, which averages like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dolglab.errors import UserError
 from dolglab.training.callbacks import EMA
 from dolglab.training.checkpointing import LastCheckpoint
 
-# Lightning's own, of each fit.
+# Lightning's own warnings in each fit.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 class Counter(LightningModule):
-    """One weight, which is the number of the step after each step."""
+    """One weight, which equals the number of steps after each step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ def fit(module: Counter, folder: Path, decay: float, epochs: int, resume: Path |
 
 
 def averaged(decay: float, steps: int) -> float:
-    """By the rule, in a loop: the first step's weight is where the average begins."""
+    """The rule in a loop: the average starts with the weight after the first step."""
     value = 1.0
     for updates in range(1, steps):
         kept = min(decay, (1 + updates) / (10 + updates))

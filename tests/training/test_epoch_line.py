@@ -1,4 +1,4 @@
-"""The line of an epoch tells what was measured in that epoch."""
+"""The line of an epoch has the figures of that epoch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dolglab.training.callbacks import EpochLine
 
 
 class Module(LightningModule):
-    """Validates to a higher mAP each time."""
+    """Gives a higher validation mAP each time."""
 
     def __init__(self) -> None:
         super().__init__()

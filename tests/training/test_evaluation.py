@@ -1,4 +1,4 @@
-"""What several processes must share when they evaluate."""
+"""State that several processes must share for an evaluation."""
 
 from __future__ import annotations
 

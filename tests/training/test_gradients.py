@@ -1,4 +1,4 @@
-"""Which steps are logged."""
+"""The steps at which the gradient norm is logged."""
 
 import lightning as L
 import pytest

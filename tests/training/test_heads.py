@@ -1,4 +1,4 @@
-"""Heads train on balanced batches by the pair loss, and come back from their checkpoints; NetVLAD begins by k-means."""
+"""Heads trained with the pair loss on balanced batches, their checkpoints, and NetVLAD's initialisation."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_weights_are_used_without_class_centres(
     state = {f"model.{key}": value for key, value in model.state_dict().items()}
     torch.save({"state_dict": state | {"head.weight": torch.zeros(6, model.dim)}}, tmp_path / "a.ckpt")
     init_from(build_model(config), MultiSimilarity(model.dim, 6), str(tmp_path / "a.ckpt"), data.classes)
-    assert "not taken" in capsys.readouterr().out
+    assert "not used" in capsys.readouterr().out
 
 
 def test_class_parallel_needs_class_centres(photos: Path) -> None:
@@ -96,7 +96,7 @@ def test_class_parallel_needs_class_centres(photos: Path) -> None:
 
 
 def test_netvlad_is_initialised_by_k_means_over_training_crops(photos: Path) -> None:
-    """Each centre is the mean of the features that lie nearest to it, in any process."""
+    """Each centre is the mean of its nearest features, in every process."""
     data = folder_data(photos)
     backbone = Backbone("resnet10t", pretrained=False, reductions=(16, 16))
     models = [GlobalDescriptor(backbone, partial(NetVLAD, clusters=4), dim=None) for _ in range(2)]

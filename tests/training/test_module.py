@@ -1,4 +1,4 @@
-"""What the training module does with gradients before a step."""
+"""Clipping of gradients in the training module."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def norm(parameters: list[nn.Parameter]) -> float:
 
 @pytest.mark.parametrize("spread", [False, True])
 def test_the_local_head_is_clipped_separately(spread: bool) -> None:
-    """A steep reconstruction must not shorten the backbone's step."""
+    """A large gradient of the reconstruction must not shorten the backbone's step."""
     model = DELG(Backbone("resnet18.tv_in1k", pretrained=False), local=partial(LocalHead, code=4, hidden=4), dim=8)
     head, auxiliary = ArcFace(8, 3), LocalLoss(256, 3)
     optimizer = partial(torch.optim.SGD, lr=0.1)

@@ -1,4 +1,4 @@
-"""The schedule against its formula, and what it refuses."""
+"""The schedule compared with its formula, and its errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a checkpoint is written, and when training ends."""
+"""Times of checkpoints, and the end of training."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Line(L.LightningModule):
 
 
 class Spy(Callback):
-    """Notes epoch and batches done at each checkpoint."""
+    """Records epoch and number of batches at each checkpoint."""
 
     def __init__(self) -> None:
         self.saved: list[tuple[int, int]] = []

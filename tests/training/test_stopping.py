@@ -1,4 +1,4 @@
-"""A run that is told to stop."""
+"""A run that gets a signal to stop."""
 
 from __future__ import annotations
 

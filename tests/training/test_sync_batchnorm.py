@@ -1,4 +1,4 @@
-"""Batch norm over all processes leaves a network what it is."""
+"""Batch norm over all processes does not change a network."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_network_is_unchanged_with_synchronised_batch_norm_and_afterwards() ->
     synced = plugin.apply(model)
     assert sum(isinstance(module, nn.SyncBatchNorm) for module in synced.modules()) > 40
     torch.testing.assert_close(run(synced, images), expected)
-    # What is learned meanwhile stays.
+    # Values learned in between are kept.
     with torch.no_grad():
         synced.get_submodule("norm").bias.add_(1)
         synced.get_submodule("norm").running_mean.sub_(1)
@@ -48,7 +48,7 @@ def test_a_network_is_unchanged_with_synchronised_batch_norm_and_afterwards() ->
 
 
 def test_lightnings_own_converter_changes_the_network() -> None:
-    """If this fails, Lightning or timm has mended it, and the plugin can go."""
+    """If this fails, Lightning or timm has fixed the problem, and the plugin can be removed."""
     torch.manual_seed(0)
     model, images = Wrapped(), torch.randn(2, 3, 64, 64)
     expected = run(model, images)

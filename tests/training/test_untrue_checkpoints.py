@@ -1,4 +1,4 @@
-"""Checkpoints and configurations that are not what they say: each reader ends in one line."""
+"""Forged checkpoints and configurations: each reader refuses them in one line."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def itself() -> dict[str, Any]:
 
 
 def wide(depth: int = 60) -> dict[str, Any]:
-    """2 to the power of `depth` values, of as many containers as `depth`."""
+    """2 to the power of `depth` values, made of only `depth` containers."""
     value: dict[str, Any] = {}
     for _ in range(depth):
         value = {"a": value, "b": value}
@@ -133,7 +133,7 @@ STATES = {
 
 
 def readers(network: DOLG, path: Path) -> dict[str, Callable[[], object]]:
-    """All that reads a checkpoint."""
+    """All readers of checkpoints."""
     holder = nn.Module()
     holder.model, holder.head = network, nn.Module()
     holder.head.weight = nn.Parameter(torch.zeros(2, 8))
@@ -158,7 +158,7 @@ def readers(network: DOLG, path: Path) -> dict[str, Callable[[], object]]:
 
 
 def outcomes(network: DOLG, path: Path) -> dict[str, str]:
-    """What each reader refuses, in one line; any other error is one of the test."""
+    """The one-line refusal of each reader; any other error fails the test."""
     found = {}
     for name, read in readers(network, path).items():
         try:

@@ -263,9 +263,7 @@ def _notes(listed: RevisitedLists, lists: RevisitedLists, others: Distractors | 
     place, junk = {name: row for row, name in enumerate(lists.gallery)}, lists.ground_truth.junk
     found = sum(name in place and place[name] not in junk[query] for query, name in enumerate(lists.queries))
     if found:
-        notes.append(
-            f"{found:,} of {len(lists.queries):,} queries are in the gallery, not marked as their own junk"
-        )
+        notes.append(f"{found:,} of {len(lists.queries):,} queries are in the gallery, not marked as their own junk")
     return tuple(notes)
 
 

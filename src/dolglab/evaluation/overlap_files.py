@@ -163,7 +163,7 @@ def sheet_rows(audit: Audit) -> list[SheetRow]:
 
 
 def _best_probe(overlaps: Sequence[Overlap]) -> list[Overlap]:
-    """The overlaps, best first, of the probe that has the most, at most as many as fit in a row."""
+    """The overlaps of the probe with the most, best first, limited to a row."""
     probes: dict[tuple[int, int], list[Overlap]] = {}
     for overlap in overlaps:
         probes.setdefault((overlap.benchmark, overlap.probe), []).append(overlap)
