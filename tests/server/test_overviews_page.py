@@ -86,6 +86,7 @@ def test_groups_a_choice_and_a_list(visit: Open, folder: Path) -> None:
     expect(first.locator(".card")).to_have_count(2)
     expect(first).to_contain_text("identical file")
     expect(first).to_contain_text(re.compile(r"\d+ \S \d+"))
+    expect(page.locator(".cluster img").first).to_have_attribute("src", re.compile("^blob:"))
     assert page.evaluate("document.querySelector('.cluster img').decode().then(() => true)")
     kept = first.get_by_role("checkbox", checked=True)
     expect(kept).to_have_count(1)

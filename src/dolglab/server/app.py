@@ -25,6 +25,7 @@ from dolglab.library.search_engine import SearchEngine
 from dolglab.server import overviews
 from dolglab.server.connections import (
     ACCEPTED_AT_ONCE,
+    BACKLOG,
     BoundedConnection,
     BoundedServer,
     ConnectionLimiter,
@@ -131,6 +132,8 @@ def run(library: str, host: str, port: int, settings: Settings, backend: str = "
         if settings.token is None and not _is_loopback(host):
             typer.echo(OPEN_WARNING, err=True)
         app = build_app(SearchEngine(library, backend), settings)
+        # A program that reads the address may connect at once; it then waits for the first response.
+        listener.listen(BACKLOG)
         url_host = f"[{host}]" if ":" in host else host
         typer.echo(f"http://{url_host}:{listener.getsockname()[1]}/")
         limiter = ConnectionLimiter(settings.limits.connections or connection_limit())
@@ -152,7 +155,10 @@ def run(library: str, host: str, port: int, settings: Settings, backend: str = "
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    # With the protocol stated, asyncio sets TCP_NODELAY for its connections. Otherwise the second part of a response may
+    # wait 40 ms until the client acknowledges the first.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))

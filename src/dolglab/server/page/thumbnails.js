@@ -37,7 +37,7 @@ export class Thumbnails {
 
   async #fetch(image, signal) {
     try {
-      const address = await picture(`api/photos/${this.photos.get(image)}/thumbnail`, { signal });
+      const address = await picture(`api/photos/${this.photos.get(image)}/thumbnail`, { signal, priority: "low" });
       if (signal.aborted) return URL.revokeObjectURL(address);
       this.addresses.push(address);
       image.src = address;
