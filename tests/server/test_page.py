@@ -51,7 +51,7 @@ def ready(page: Page) -> None:
 
 
 def names(page: Page) -> list[str]:
-    return page.locator("#results .file").all_text_contents()
+    return page.locator("#results .file").all_inner_texts()
 
 
 def searched(page: Page, words: str) -> None:
@@ -63,7 +63,7 @@ def test_a_photo_a_box_marks_and_an_export(visit: Visit, photo: Path, tmp_path: 
     expect(page.get_by_role("button", name="Search", exact=True)).to_be_hidden()
     page.get_by_label("Choose a photo").set_input_files(photo)
     searched(page, "12 answers, most similar first")
-    whole = page.locator("#results .score b").all_text_contents()
+    whole = page.locator("#results .score b").all_inner_texts()
     expect(page.locator("#results img").first).to_have_attribute("src", re.compile("^blob:"))
     assert page.evaluate("document.querySelector('#results img').decode().then(() => true)")
 
@@ -82,7 +82,7 @@ def test_a_photo_a_box_marks_and_an_export(visit: Visit, photo: Path, tmp_path: 
         "84",
         "72",
     ]
-    assert page.locator("#results .score b").all_text_contents() != whole
+    assert page.locator("#results .score b").all_inner_texts() != whole
 
     before = names(page)
     page.get_by_role("button", name=f"right: {before[4]}").click()
@@ -142,12 +142,12 @@ def test_filters_and_details(visit: Visit, photo: Path) -> None:
     page.get_by_label("Geometric verification").check()
     inliers = page.locator("#results .score small")
     expect(inliers.first).to_have_text(re.compile(r"\d+ inliers"))
-    told = dict(zip(names(page), inliers.all_text_contents(), strict=True))
+    told = dict(zip(names(page), inliers.all_inner_texts(), strict=True))
     page.get_by_role("button", name=f"right: {names(page)[2]}").click()
     searched(page, "Re-ranked by 1 mark, without geometric verification")
-    assert dict(zip(names(page), inliers.all_text_contents(), strict=True)) == told
+    assert dict(zip(names(page), inliers.all_inner_texts(), strict=True)) == told
     expect(page.locator("#results .badge").first).to_have_text("right")
-    assert page.locator("#results .rank").all_text_contents() == ["1", "2", "3", "4", "5", "6"]
+    assert page.locator("#results .rank").all_inner_texts() == ["1", "2", "3", "4", "5", "6"]
 
 
 def test_a_tall_photo_is_seen_whole_and_can_be_searched_for(visit: Visit, photo: Path, tmp_path: Path) -> None:

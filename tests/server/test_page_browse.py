@@ -29,11 +29,11 @@ def status(page: Page, words: str | re.Pattern[str]) -> None:
 
 
 def grid(page: Page) -> list[str]:
-    return page.locator("#library .file").all_text_contents()
+    return page.locator("#library .file").all_inner_texts()
 
 
 def answers(page: Page) -> list[str]:
-    return page.locator("#results .file").all_text_contents()
+    return page.locator("#results .file").all_inner_texts()
 
 
 def fill(library: Path, count: int, column: str = "number") -> None:
@@ -106,12 +106,12 @@ def test_folders_and_values_stay_while_photos_are_searched_for(visit_library: Op
 def test_a_part_of_a_photo_of_the_library(visit_library: OpenLibrary) -> None:
     page = visit_library("#photos?like=6")
     status(page, "11 answers, most similar first")
-    whole = page.locator("#results .score b").all_text_contents()
+    whole = page.locator("#results .score b").all_inner_texts()
     page.get_by_role("application").focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     status(page, "11 answers for this part of the photo")
-    assert page.locator("#results .score b").all_text_contents() != whole
+    assert page.locator("#results .score b").all_inner_texts() != whole
     page.locator(".toggles .right").first.click()
     status(page, "Re-ranked by 1 mark")
     assert len(answers(page)) == 11

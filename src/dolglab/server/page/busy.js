@@ -42,6 +42,11 @@ export function onceNoticed(show) {
   return () => clearTimeout(timer);
 }
 
+/** Resolves when a wait that starts now becomes noticeable. */
+export function noticeable() {
+  return new Promise((now) => onceNoticed(now));
+}
+
 /** Aborts what is running. */
 export function stop() {
   running?.abort();

@@ -38,7 +38,7 @@ export async function showAnswers(query, chosen, enter) {
   await searched;
   reveal();
   // Fetched only after the answers, which matter more.
-  if (query.like !== null) await preview(query);
+  if (query.like !== null) preview(query);
 }
 
 /** Prepares the page for the answers to a new query. */

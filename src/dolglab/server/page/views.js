@@ -9,6 +9,7 @@
 //
 // A view may call `go` and `searchLike` below, `openPhoto` of detail.js, `about` of library.js, and api.js.
 
+import { noticeable } from "./busy.js";
 import { $ } from "./dom.js";
 
 const views = [...document.querySelectorAll(".view")].map((section) => section.id);
@@ -16,6 +17,8 @@ const views = [...document.querySelectorAll(".view")].map((section) => section.i
 const modules = new Map();
 let open = { hide() {} };
 let visible;
+// The fragment that the page follows, and an object of its own each time.
+let followed = "";
 let opening;
 let opened = () => {};
 
@@ -25,19 +28,19 @@ export function address(name, parameters = {}) {
   return query ? `#${name}?${query}` : `#${name}`;
 }
 
-/** Opens a view and adds it to the browser's history. */
+/** Opens a view, and adds it to the browser's history unless another one is opened at once. */
 export function go(name, parameters) {
   const next = address(name, parameters);
-  if (next === location.hash) return;
-  // Before the history, which takes milliseconds, so that the view's first request goes out at once. Setting location.hash
-  // instead would open the view only after an asynchronous hashchange event.
-  opened(next);
-  history.pushState(null, "", next);
+  if (next === followed) return;
+  const shown = opened(next);
+  const turn = opening;
+  // As for documents, the address changes when the new view is there: meanwhile, this would only delay it by milliseconds.
+  Promise.race([shown, noticeable()]).then(() => turn === opening && history.pushState(null, "", next));
 }
 
 /** Searches for photos similar to a photo of the library, given by its id. The filters of the photos view stay. */
 export function searchLike(id) {
-  const { name, parameters } = parse(location.hash);
+  const { name, parameters } = parse(followed);
   go("photos", [...(name === "photos" ? filtersIn(parameters) : []), ["like", id]]);
 }
 
@@ -63,6 +66,7 @@ async function follow(hash) {
   const { name, parameters } = parse(hash);
   // Other fragments are anchors on the page, such as that of the skip link.
   if (!views.includes(name)) return;
+  followed = hash;
   const turn = (opening = Symbol(name));
   if (name !== visible) uncover(name);
   // A view that was opened before shows without waiting for anything.
