@@ -128,7 +128,7 @@ def run(library: str, host: str, port: int, settings: Settings, backend: str = "
 
     Raises UserError for an address that cannot be bound, or a folder without a library.
     """
-    with closing(_bind(host, port)) as listener:
+    with closing(bind(host, port)) as listener:
         if settings.token is None and not _is_loopback(host):
             typer.echo(OPEN_WARNING, err=True)
         app = build_app(SearchEngine(library, backend), settings)
@@ -154,9 +154,10 @@ def run(library: str, host: str, port: int, settings: Settings, backend: str = "
         BoundedServer(config).run(sockets=[listener])
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    # With the protocol stated, asyncio sets TCP_NODELAY for its connections. Otherwise the second part of a response may
-    # wait 40 ms until the client acknowledges the first.
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket, whose connections asyncio makes send at once. Raises UserError for an address that is taken."""
+    # asyncio sets TCP_NODELAY only if the protocol is stated. Without it, the second part of a response may wait 40 ms
+    # until the client acknowledges the first.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
