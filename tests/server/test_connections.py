@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 import uvicorn
 
+from dolglab.server.app import bind
 from dolglab.server.connections import ACCEPTED_AT_ONCE, BoundedConnection, BoundedServer, ConnectionLimiter
 from dolglab.server.limits import Limits
 
@@ -222,3 +223,19 @@ def test_the_client_with_the_most_connections_loses_one(serve: Serve) -> None:
     assert all(map(is_closed, crowd[:-3]))
     ask(other)
     assert is_answered(other)
+
+
+def test_a_response_in_parts_is_sent_without_delay() -> None:
+    async def connected() -> int:
+        options = asyncio.get_running_loop().create_future()
+
+        def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            options.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with closing(bind("127.0.0.1", 0)) as listener:
+            async with await asyncio.start_server(note, sock=listener):
+                with socket.create_connection(listener.getsockname(), PATIENCE):
+                    return await options
+
+    assert asyncio.run(connected()) != 0

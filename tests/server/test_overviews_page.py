@@ -86,6 +86,7 @@ def test_groups_are_shown_chosen_from_and_listed(visit: Open, folder: Path) -> N
     expect(first.locator(".card")).to_have_count(2)
     expect(first).to_contain_text("identical file")
     expect(first).to_contain_text(re.compile(r"\d+ \S \d+"))
+    expect(page.locator(".cluster img").first).to_have_attribute("src", re.compile("^blob:"))
     assert page.evaluate("document.querySelector('.cluster img').decode().then(() => true)")
     kept = first.get_by_role("checkbox", checked=True)
     expect(kept).to_have_count(1)
@@ -137,6 +138,8 @@ def test_a_photo_of_a_group_can_be_opened_and_searched_for(visit: Open) -> None:
 def test_photos_of_a_period_are_shown(visit: Open) -> None:
     page = visit("photos")
     page.get_by_label("taken from").fill("2019-02")
+    page.keyboard.press("Tab")
+    expect(page).to_have_url(re.compile("2019-02"))
     page.get_by_label("taken to").fill("2019-04")
     page.keyboard.press("Tab")
     expect(page.locator("#status")).to_contain_text("3 photos")
@@ -178,3 +181,57 @@ def test_the_keyboard_selects_on_a_phone(visit: Open, scheme: str) -> None:
     page.keyboard.press("Enter")
     # There are no photos between the two places.
     expect(page.locator("#places-said")).to_contain_text("0 of 14")
+    page.keyboard.press("0")
+    page.keyboard.press("Enter")
+    expect(page.locator("#places-said")).to_contain_text("14 of 14")
+
+
+def test_fingers_zoom_move_and_select(visit: Open) -> None:
+    page = visit("places", viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    said = page.locator("#places-said")
+    expect(said).to_contain_text("14 photos")
+    touch = page.context.new_cdp_session(page)
+
+    def send(kind: str, *fingers: tuple[float, float]) -> None:
+        """Pixels from the centre of the map."""
+        edges = page.locator("#places-map").bounding_box()
+        assert edges
+        left, top = edges["x"] + edges["width"] / 2, edges["y"] + edges["height"] / 2
+        points = [{"x": left + x, "y": top + y, "id": place} for place, (x, y) in enumerate(fingers)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    send("touchStart", (-15, 0), (15, 0))
+    for step in range(15, 150, 15):
+        send("touchMove", (-step, 0), (step, 0))
+    # The finger that stays draws no box.
+    send("touchEnd", (-140, 0))
+    send("touchMove", (100, 100))
+    send("touchEnd")
+    expect(said).to_have_text("14 photos with a location.")
+    # There are no photos between the two places.
+    page.locator("#places-map").press("Enter")
+    expect(said).to_contain_text("0 of 14")
+
+    page.get_by_role("button", name="All places").tap()
+    # A finger draws a box, and two move the map: its northern half goes out of view.
+    half = page.locator("#places-map").evaluate("map => map.clientHeight / 2 - 12")
+    send("touchStart", (-170, -half))
+    for step in range(0, 171, 10):
+        send("touchMove", (-170 + 2 * step, -half + step * half / 170))
+    send("touchEnd")
+    expect(said).to_contain_text("6 of 14")
+    page.get_by_role("button", name="Clear selection").tap()
+    send("touchStart", (-15, 0), (15, 0))
+    for step in range(0, int(half), 20):
+        send("touchMove", (-15, -step), (15, -step))
+    send("touchEnd")
+    page.locator("#places-map").press("Enter")
+    expect(said).to_contain_text("8 of 14")
+
+
+def test_a_selected_photo_opens(visit: Open) -> None:
+    page = visit("places")
+    expect(page.locator("#places-said")).to_contain_text("14 photos")
+    page.locator("#places-map").press("Enter")
+    page.locator("#places-photos .shot").first.click()
+    expect(page.locator("#title")).to_contain_text(".jpg")

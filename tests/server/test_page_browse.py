@@ -311,3 +311,19 @@ def test_nothing_overlaps(visit_library: OpenLibrary, width: int, height: int, s
     # Stacked on a phone, and never wider than the dialog.
     assert (high > wide) == (width < 500)
     assert drawn.evaluate("image => image.clientWidth <= image.closest('#body').clientWidth")
+
+
+def test_a_click_sends_its_search_before_anything_is_drawn(visit_library: OpenLibrary) -> None:
+    page = visit_library()
+    status(page, "12 photos")
+    sent = """() => {
+        const fetched = [], send = fetch;
+        window.fetch = (...options) => (fetched.push(options[0]), send(...options));
+        document.querySelector('#library .shot').click();
+        return [fetched, document.querySelectorAll('#library .card').length];
+    }"""
+    # The grid stays until the answers are there, and then makes room for them.
+    assert page.evaluate(sent) == [["api/search"], 12]
+    status(page, "11 answers")
+    assert grid(page) == []
+    expect(page).to_have_url(re.compile(r"#photos\?like=1$"))

@@ -40,7 +40,11 @@ export function split(pair) {
 /** Fills the fields from the parameters of a URL. */
 export function show(parameters) {
   const values = new Map(parameters.getAll("where").map(split));
-  for (const [column, field] of all()) field.value = column === FOLDER ? parameters.get("folder") ?? "" : values.get(column) ?? "";
+  for (const [column, field] of all()) {
+    const value = column === FOLDER ? parameters.get("folder") ?? "" : values.get(column) ?? "";
+    // Chromium lays the page out for every value that is set, even the same one.
+    if (field.value !== value) field.value = value;
+  }
 }
 
 const names = (folders) => folders.map(({ name }) => name);

@@ -5,20 +5,26 @@ const DEGREE = 111_195;
 const LEAST = 0.002;
 const STEPS = [90, 45, 30, 15, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001];
 
+/** A view of the earth; a camera, see gestures.js. */
 export class Projection {
-  /** A view centred on a point; `scale` is in pixels per degree of latitude, `width` and `height` in pixels. */
-  constructor(latitude, longitude, scale, width, height) {
-    Object.assign(this, { latitude, longitude, scale, width, height });
+  constructor() {
+    Object.assign(this, { width: 1, height: 1 });
+    this.cover([0], [0]);
   }
 
-  /** A view of all points with a margin. */
-  static around(latitudes, longitudes, width, height) {
-    const [south, north] = ends(latitudes);
-    const [west, east] = ends(longitudes);
-    const latitude = (south + north) / 2;
-    const high = Math.max(north - south, LEAST);
-    const wide = Math.max((east - west) * narrowing(latitude), LEAST);
-    return new Projection(latitude, (west + east) / 2, 0.85 * Math.min(height / high, width / wide), width, height);
+  /** Shows these points with a margin. */
+  cover(latitudes, longitudes) {
+    const ends = (values) => values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
+    Object.assign(this, { latitudes: ends(latitudes), longitudes: ends(longitudes) });
+    this.reset();
+  }
+
+  /** Shows all points again. `scale` is in pixels per degree of latitude. */
+  reset() {
+    const { latitudes: [south, north], longitudes: [west, east], width, height } = this;
+    Object.assign(this, { latitude: (south + north) / 2, longitude: (west + east) / 2 });
+    const wide = (east - west) * narrowing(this.latitude);
+    this.scale = 0.85 * Math.min(height / Math.max(north - south, LEAST), width / Math.max(wide, LEAST));
   }
 
   /** Pixel coordinates [x, y] of a point. */
@@ -41,18 +47,20 @@ export class Projection {
   /** Metres per pixel. */
   get metres() { return DEGREE / this.scale; }
 
+  /** Sets the size of the view in pixels. */
   resize(width, height) {
     Object.assign(this, { width, height });
   }
 
-  move(x, y) {
-    const [latitude, longitude] = this.back(this.width / 2 + x, this.height / 2 + y);
+  /** Moves the map by pixels. */
+  pan(dx, dy) {
+    const [latitude, longitude] = this.back(this.width / 2 - dx, this.height / 2 - dy);
     this.latitude = Math.max(-85, Math.min(85, latitude));
     this.longitude = longitude;
   }
 
   /** Zooms by a factor and keeps the point at a pixel in place. */
-  zoom(factor, x, y) {
+  zoomAt(factor, x = this.width / 2, y = this.height / 2) {
     const before = this.back(x, y);
     this.scale = Math.max(this.height / 360, Math.min(1e7, this.scale * factor));
     const after = this.back(x, y);
@@ -79,10 +87,6 @@ export function scaleBar(metres, most) {
   const power = 10 ** Math.floor(Math.log10(metres * most));
   const length = [5, 2, 1].map((one) => one * power).find((one) => one <= metres * most);
   return { pixels: length / metres, label: length < 1000 ? `${length} m` : `${(length / 1000).toLocaleString("en")} km` };
-}
-
-function ends(values) {
-  return values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
 }
 
 function narrowing(latitude) {

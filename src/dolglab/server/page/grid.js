@@ -1,6 +1,7 @@
 // The photos of the library, page by page, in the order of their paths.
 
 import { json } from "./api.js";
+import { onceNoticed } from "./busy.js";
 import { moreLike } from "./cards.js";
 import { openPhoto } from "./detail.js";
 import { $, element } from "./dom.js";
@@ -18,7 +19,7 @@ export async function showPage(chosen, page, address) {
   stop?.abort();
   stop = new AbortController();
   const { signal } = stop;
-  $("library").setAttribute("aria-busy", "true");
+  const cancel = onceNoticed(() => $("library").setAttribute("aria-busy", "true"));
   try {
     const query = new URLSearchParams([...chosen, ["offset", (page - 1) * PAGE], ["limit", PAGE]]);
     const { total, photos } = await json(`api/photos?${query}`, { signal });
@@ -32,14 +33,20 @@ export async function showPage(chosen, page, address) {
     clearPage();
     throw error;
   } finally {
+    cancel();
     if (!signal.aborted) $("library").removeAttribute("aria-busy");
   }
 }
 
-/** Removes the photos of the library from the page. */
-export function clearPage() {
+/** Stops loading a page and its pictures; what is there stays. */
+export function stopPage() {
   stop?.abort();
   thumbnails.clear();
+}
+
+/** Removes the photos of the library from the page. */
+export function clearPage() {
+  stopPage();
   $("library").replaceChildren();
   $("pager").hidden = true;
   $("library").removeAttribute("aria-busy");

@@ -3,8 +3,9 @@
 import { json } from "./api.js";
 import { openPhoto } from "./detail.js";
 import { $, element } from "./dom.js";
+import { control } from "./gestures.js";
 import { about, onChange } from "./library.js";
-import { Camera, control } from "./map_camera.js";
+import { Camera } from "./map_camera.js";
 import { Legend } from "./map_legend.js";
 import { Tip, describe, list } from "./map_photos.js";
 import { PointCanvas, points as placed } from "./map_points.js";

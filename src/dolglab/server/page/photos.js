@@ -4,11 +4,12 @@
 // tab; without a query, `page`. The filters `folder` and `where` apply to both, see filters.js.
 
 import { startAdding } from "./adding.js";
+import { fail } from "./busy.js";
 import { $ } from "./dom.js";
 import * as filters from "./filters.js";
-import { clearPage, showPage } from "./grid.js";
+import { clearPage, showPage, stopPage } from "./grid.js";
 import { onChange } from "./library.js";
-import { clearAnswers, dropAnswer, fail, newQuery, showAnswers } from "./search.js";
+import { clearAnswers, dropAnswer, newQuery, showAnswers } from "./search.js";
 import { address, filtersIn, go } from "./views.js";
 
 // The queries of this tab by key; each keeps its marks.
@@ -20,8 +21,7 @@ let built;
 export async function show(parameters) {
   shown = parameters;
   const query = queryOf(parameters);
-  $("photos").classList.toggle("browsing", !query);
-  await Promise.all([showFilters(), query ? answer(query) : browse()]);
+  await Promise.all([query ? answer(query) : browse(), showFilters()]);
 }
 
 /** Builds the filters if necessary and fills them from the URL, in parallel with loading the photos. */
@@ -40,11 +40,16 @@ async function showFilters() {
 }
 
 function answer(query) {
-  clearPage();
-  return showAnswers(query, filtersIn(shown));
+  const answered = showAnswers(query, filtersIn(shown), () => {
+    $("photos").classList.remove("browsing");
+    clearPage();
+  });
+  stopPage();
+  return answered;
 }
 
 async function browse() {
+  $("photos").classList.add("browsing");
   clearAnswers();
   if (shown.has("photo")) fail(new Error("The query photo was lost when this page was closed or reloaded. Choose it again."));
   const page = Math.max(1, Number.parseInt(shown.get("page"), 10) || 1);

@@ -5,17 +5,18 @@ import { moreLike } from "./cards.js";
 import { openPhoto } from "./detail.js";
 import { $, element } from "./dom.js";
 import { Projection, scaleBar, steps } from "./geography.js";
+import { control } from "./gestures.js";
 import { Thumbnails } from "./thumbnails.js";
 import { go } from "./views.js";
 import { count } from "./words.js";
 
-// Maximum photos shown of a selection, the reach of a click in pixels, and the shortest drag that draws a box.
+// Maximum photos shown of a selection, and the reach of a click in pixels.
 const SHOWN = 48;
 const NEAR = 8;
-const STILL = 4;
 
 const canvas = $("places-map");
-const state = { places: null, map: null, drag: null, chosen: [], bounds: null };
+const map = new Projection();
+const state = { places: null, box: null, chosen: [], bounds: null };
 const thumbnails = new Thumbnails();
 
 /** See views.js. */
@@ -27,8 +28,8 @@ export async function show() {
 }
 
 function whole() {
-  const { latitudes, longitudes } = state.places;
-  state.map = Projection.around(latitudes, longitudes, ...size());
+  map.resize(...size());
+  map.cover(state.places.latitudes, state.places.longitudes);
   select([], null);
 }
 
@@ -41,7 +42,7 @@ function size() {
 }
 
 function draw() {
-  const { map, places } = state;
+  const { places } = state;
   const paint = canvas.getContext("2d");
   const [width, height] = size();
   map.resize(width, height);
@@ -63,15 +64,14 @@ function draw() {
   }
   paint.globalAlpha = 1;
   bar(paint, width, height, colour("--ink"), colour("--raised"));
-  if (state.drag?.box) {
+  if (state.box) {
     paint.strokeStyle = colour("--ink");
     paint.lineWidth = 2;
-    paint.strokeRect(...state.drag.box);
+    paint.strokeRect(...state.box);
   }
 }
 
 function graticule(paint, width, height, line, ink) {
-  const { map } = state;
   paint.strokeStyle = line;
   paint.fillStyle = ink;
   paint.lineWidth = 1;
@@ -93,7 +93,7 @@ function graticule(paint, width, height, line, ink) {
 }
 
 function bar(paint, width, height, ink, ground) {
-  const { pixels, label } = scaleBar(state.map.metres, width / 4);
+  const { pixels, label } = scaleBar(map.metres, width / 4);
   const [x, y] = [width - pixels - 16, 26];
   paint.fillStyle = ground;
   paint.fillRect(x - 8, 4, pixels + 16, 32);
@@ -116,8 +116,8 @@ function select(ids, bounds) {
   draw();
 }
 
-function selectBox(x, y, width, height) {
-  const { places, map } = state;
+function selectBox([x, y, width, height]) {
+  const { places } = state;
   const [north, west] = map.back(x, y);
   const [south, east] = map.back(x + width, y + height);
   const ids = places.ids.filter((_, at) => places.latitudes[at] >= south && places.latitudes[at] <= north
@@ -128,7 +128,7 @@ function selectBox(x, y, width, height) {
 function card(id) {
   const image = thumbnails.image({ id, name: "" });
   const shot = element("button", { type: "button", className: "shot", "aria-label": `Open photo ${id}` }, image);
-  shot.onclick = () => openPhoto(id, state.chosen.slice(0, SHOWN)).catch(fail);
+  shot.onclick = () => openPhoto(id, state.chosen.slice(0, SHOWN));
   const file = element("p", { className: "file" });
   const taken = element("p", { className: "soft" });
   json(`api/photos/${id}`).then((photo) => {
@@ -144,56 +144,27 @@ function fail(error) {
   $("places-said").textContent = error.message;
 }
 
-function at(event) {
-  const edges = canvas.getBoundingClientRect();
-  return [event.clientX - edges.left, event.clientY - edges.top];
-}
-
-function zoom(factor, x = canvas.clientWidth / 2, y = canvas.clientHeight / 2) {
-  state.map.zoom(factor, x, y);
-  draw();
-}
-
-canvas.addEventListener("pointerdown", (event) => {
-  canvas.setPointerCapture(event.pointerId);
-  state.drag = { start: at(event), box: null };
+control(canvas, map, {
+  moved: draw,
+  chosen: (x, y) => selectBox([x - NEAR, y - NEAR, 2 * NEAR, 2 * NEAR]),
+  drawn(box, done) {
+    state.box = done ? null : box;
+    if (done && box) selectBox(box);
+    else draw();
+  },
 });
-canvas.addEventListener("pointermove", (event) => {
-  if (!state.drag) return;
-  const [[x1, y1], [x2, y2]] = [state.drag.start, at(event)];
-  if (Math.hypot(x2 - x1, y2 - y1) < STILL) return;
-  state.drag.box = [Math.min(x1, x2), Math.min(y1, y2), Math.abs(x2 - x1), Math.abs(y2 - y1)];
-  draw();
-});
-canvas.addEventListener("pointerup", () => {
-  if (!state.drag) return;
-  const { start: [x, y], box } = state.drag;
-  state.drag = null;
-  selectBox(...(box ?? [x - NEAR, y - NEAR, 2 * NEAR, 2 * NEAR]));
-});
-canvas.addEventListener("pointercancel", () => {
-  state.drag = null;
-  draw();
-});
-canvas.addEventListener("wheel", (event) => {
-  event.preventDefault();
-  zoom(event.deltaY < 0 ? 1.25 : 0.8, ...at(event));
-}, { passive: false });
 canvas.addEventListener("keydown", (event) => {
-  const moves = { ArrowLeft: [-60, 0], ArrowRight: [60, 0], ArrowUp: [0, -60], ArrowDown: [0, 60] };
-  const { clientWidth, clientHeight } = canvas;
-  if (moves[event.key]) {
-    state.map.move(...moves[event.key]);
-    draw();
-  } else if (event.key === "+" || event.key === "=") zoom(1.5);
-  else if (event.key === "-") zoom(1 / 1.5);
-  else if (event.key === "Enter") selectBox(0, 0, clientWidth, clientHeight);
+  if (event.key === "Enter") selectBox([0, 0, map.width, map.height]);
   else if (event.key === "Escape") select([], null);
   else return;
   event.preventDefault();
 });
-$("places-in").addEventListener("click", () => zoom(1.5));
-$("places-out").addEventListener("click", () => zoom(1 / 1.5));
+for (const [id, change] of [["places-in", () => map.zoomAt(1.5)], ["places-out", () => map.zoomAt(1 / 1.5)]]) {
+  $(id).addEventListener("click", () => {
+    change();
+    draw();
+  });
+}
 $("places-whole").addEventListener("click", whole);
 $("places-clear").addEventListener("click", () => select([], null));
 $("places-search").addEventListener("click", () => {
@@ -202,5 +173,5 @@ $("places-search").addEventListener("click", () => {
   const where = [`latitude=${range(south, north)}`, `longitude=${range(west, east)}`];
   go("photos", where.map((condition) => ["where", condition]));
 });
-new ResizeObserver(() => state.map && canvas.clientWidth && draw()).observe(canvas);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => state.map && draw());
+new ResizeObserver(() => state.places && canvas.clientWidth && draw()).observe(canvas);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => state.places && draw());

@@ -25,6 +25,11 @@ export class Results {
     this.show(answers);
   }
 
+  /** Stops fetching pictures. */
+  stopPictures() {
+    this.thumbnails.clear();
+  }
+
   /** Shows answers in their order; the keyboard focus stays on its card. */
   show(answers) {
     const focused = document.activeElement;

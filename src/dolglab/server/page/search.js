@@ -2,6 +2,7 @@
 
 import { call, fileName, form, json, picture } from "./api.js";
 import { BoxDrawing } from "./box.js";
+import { busy, fail, stale, stop } from "./busy.js";
 import { openAnswers } from "./detail.js";
 import { $, element, save } from "./dom.js";
 import { split } from "./filters.js";
@@ -9,8 +10,9 @@ import { about } from "./library.js";
 import { Results } from "./results.js";
 import { count } from "./words.js";
 
-// `shown` identifies the query and filters of the answers on the page; `taken`: the server has accepted the query photo.
-const state = { query: null, chosen: [], shown: "", taken: false, found: null, stop: null };
+// `shown` identifies the query and filters of the answers on the page; `taken`: the server has accepted the query photo;
+// `found` is null while a search runs; `enter` prepares the page for a new query, and is null once it was called.
+const state = { query: null, chosen: [], shown: "", taken: false, found: null, enter: null };
 const box = new BoxDrawing(search);
 const results = new Results((place) => openAnswers(results.answers, place, asked), rerank);
 
@@ -19,33 +21,43 @@ export function newQuery(key, { file = null, like = null }) {
   return { key, file, like, marks: new Map(), exported: true, size: [] };
 }
 
-/** Shows the answers to a query within the filters `chosen`; searches unless they are already shown. */
-export async function showAnswers(query, chosen) {
+/**
+ * Shows the answers to a query within the filters `chosen`; searches unless they are already shown. Calls `enter()` when
+ * they replace what the page shows: for a file at once, for a photo of the library when the answers arrive or take long.
+ */
+export async function showAnswers(query, chosen, enter) {
   const shown = JSON.stringify([query.key, chosen]);
   if (shown === state.shown) return;
   const other = query !== state.query;
   Object.assign(state, { query, chosen, shown });
-  if (other) {
-    state.taken = false;
-    clearPreview();
-    if (query.file) preview(query);
-    $("choose").textContent = "Choose another photo";
-    $("query").classList.add("chosen");
-    $("search").disabled = false;
-  }
-  await search();
-  if (!other) return;
+  if (!other) return search();
+  Object.assign(state, { taken: false, enter });
+  if (box.box) box.set(null);
+  const searched = search();
+  if (query.file) entered();
+  await searched;
   reveal();
   // Fetched only after the answers, which matter more.
-  if (query.like !== null) await preview(query);
+  if (query.like !== null) preview(query);
+}
+
+/** Prepares the page for the answers to a new query. */
+function entered() {
+  if (!state.enter) return;
+  state.enter();
+  state.enter = null;
+  clearPreview();
+  if (state.query.file) preview(state.query);
+  $("choose").textContent = "Choose another photo";
+  $("query").classList.add("chosen");
+  $("search").disabled = false;
 }
 
 /** Removes the query and its answers from the page. */
 export function clearAnswers() {
-  state.stop?.abort();
-  Object.assign(state, { query: null, shown: "", found: null });
+  stop();
+  Object.assign(state, { query: null, shown: "", found: null, enter: null });
   forget();
-  $("status").classList.remove("busy");
   clearPreview();
   $("query").classList.remove("chosen");
   $("choose").textContent = "Choose a photo";
@@ -55,11 +67,6 @@ export function clearAnswers() {
 /** Removes a photo that is no longer in the library from the answers. */
 export function dropAnswer(id) {
   results.drop(id);
-}
-
-export function fail(error) {
-  $("error").textContent = error.message;
-  $("error").hidden = false;
 }
 
 /** Shows the query's picture if the browser can display it and its file still exists; the search does not depend on it. */
@@ -94,40 +101,9 @@ function reveal() {
   }
 }
 
-/** Runs a request with a status line; shows its error. A newer call aborts it. `work(signal)` returns the final status. */
-async function busy(words, work, failed = () => {}) {
-  state.stop?.abort();
-  const stop = (state.stop = new AbortController());
-  $("error").hidden = true;
-  $("status").textContent = words;
-  $("status").classList.add("busy");
-  try {
-    const told = await work(stop.signal);
-    if (!stop.signal.aborted) $("status").textContent = told;
-  } catch (error) {
-    if (stop.signal.aborted) return;
-    $("status").textContent = "";
-    failed();
-    fail(error);
-  } finally {
-    if (state.stop === stop) {
-      $("status").classList.remove("busy");
-      stale(false);
-    }
-  }
-}
-
-/** Dims the answers to the previous query, which cannot be marked, until the new ones arrive. */
-function stale(is) {
-  $("results").inert = is;
-  $("results").setAttribute("aria-busy", String(is));
-}
-
 function forget() {
   results.start([], new Map());
-  state.found = null;
   showMarks();
-  stale(false);
 }
 
 /** The query as form fields of the API. */
@@ -146,14 +122,23 @@ function limits() {
 export function search() {
   const { query } = state;
   if (!query) return;
-  stale(true);
+  const waiting = () => {
+    entered();
+    stale(true);
+  };
+  const failed = () => {
+    entered();
+    forget();
+  };
+  state.found = null;
   return busy("Searching…", async (signal) => {
-    const most = (await about()).max_upload_bytes;
-    if (query.file?.size > most) {
-      throw new Error(`${query.file.name} has ${(query.file.size / 1e6).toFixed(1)} MB; the limit is ${most / 1e6} MB. Choose a smaller photo.`);
-    }
+    if (query.file) await checkSize(query.file);
     const asked = { ...fields(), ...limits(), top: $("top").value, verify: $("verify").checked };
-    const found = await json("api/search", { ...form(asked), signal }).catch(refused);
+    const sent = json("api/search", { ...form(asked), signal });
+    // Pictures still on their way belong to photos that are about to be replaced.
+    results.stopPictures();
+    const found = await sent.catch(refused);
+    entered();
     Object.assign(state, { found, taken: true });
     results.start(found.answers, query.marks);
     showMarks();
@@ -163,7 +148,13 @@ export function search() {
     const part = box.box ? " for this part of the photo" : "";
     const approximate = found.exact ? "" : ", approximate (by index)";
     return `${count(length, "answer")}${part}, most similar first${approximate}, in ${found.seconds.toFixed(2)} s.`;
-  }, forget);
+  }, { waiting, failed });
+}
+
+/** Throws an Error for a file that the server would refuse, and cut off, because of its size. */
+async function checkSize({ name, size }) {
+  const { max_upload_bytes: most } = await about();
+  if (size > most) throw new Error(`${name} has ${(size / 1e6).toFixed(1)} MB; the limit is ${most / 1e6} MB. Choose a smaller photo.`);
 }
 
 /** Disables the search for a photo that the server has refused. */
@@ -175,6 +166,8 @@ function refused(error) {
 }
 
 function rerank() {
+  // The answers that are on their way take the marks into account.
+  if (!state.found) return;
   state.query.exported = false;
   showMarks();
   return busy("Re-ranking…", ordered);
@@ -208,6 +201,7 @@ function showMarks() {
 
 function exported(event) {
   event.preventDefault();
+  if (!state.found) return;
   const name = $("name").value.trim();
   if (!name) {
     fail(new Error("Enter what the photos show. It becomes the name of the folder."));

@@ -3,6 +3,9 @@
 import { picture } from "./api.js";
 import { element } from "./dom.js";
 
+// Milliseconds after which pictures that are no longer needed are released.
+const LATER = 1000;
+
 export class Thumbnails {
   constructor() {
     this.clear();
@@ -12,7 +15,9 @@ export class Thumbnails {
   clear() {
     this.stop?.abort();
     this.observer?.disconnect();
-    for (const address of this.addresses ?? []) URL.revokeObjectURL(address);
+    const { addresses = [] } = this;
+    // Later, because it takes milliseconds, and what replaces the pictures is on its way.
+    setTimeout(() => addresses.forEach((address) => URL.revokeObjectURL(address)), LATER);
     this.stop = new AbortController();
     this.addresses = [];
     this.photos = new Map();
@@ -37,7 +42,7 @@ export class Thumbnails {
 
   async #fetch(image, signal) {
     try {
-      const address = await picture(`api/photos/${this.photos.get(image)}/thumbnail`, { signal });
+      const address = await picture(`api/photos/${this.photos.get(image)}/thumbnail`, { signal, priority: "low" });
       if (signal.aborted) return URL.revokeObjectURL(address);
       this.addresses.push(address);
       image.src = address;

@@ -9,10 +9,16 @@
 //
 // A view may call `go` and `searchLike` below, `openPhoto` of detail.js, `about` of library.js, and api.js.
 
+import { noticeable } from "./busy.js";
 import { $ } from "./dom.js";
 
 const views = [...document.querySelectorAll(".view")].map((section) => section.id);
+// The modules of views that were opened, by name.
+const modules = new Map();
 let open = { hide() {} };
+let visible;
+// The fragment that the page follows, and an object of its own each time.
+let followed = "";
 let opening;
 let opened = () => {};
 
@@ -22,18 +28,19 @@ export function address(name, parameters = {}) {
   return query ? `#${name}?${query}` : `#${name}`;
 }
 
-/** Opens a view and adds it to the browser's history. */
+/** Opens a view, and adds it to the browser's history unless another one is opened at once. */
 export function go(name, parameters) {
   const next = address(name, parameters);
-  if (next === location.hash) return;
-  // Setting location.hash instead would open the view only after an asynchronous hashchange event.
-  history.pushState(null, "", next);
-  opened();
+  if (next === followed) return;
+  const shown = opened(next);
+  const turn = opening;
+  // As for documents, the address changes when the new view is there: meanwhile, this would only delay it by milliseconds.
+  Promise.race([shown, noticeable()]).then(() => turn === opening && history.pushState(null, "", next));
 }
 
 /** Searches for photos similar to a photo of the library, given by its id. The filters of the photos view stay. */
 export function searchLike(id) {
-  const { name, parameters } = here();
+  const { name, parameters } = parse(followed);
   go("photos", [...(name === "photos" ? filtersIn(parameters) : []), ["like", id]]);
 }
 
@@ -44,29 +51,38 @@ export function filtersIn(parameters) {
 
 /** Shows the view of the URL, now and whenever it changes; then calls `failed(error)`, with null on success. */
 export function start(failed) {
-  opened = () => follow().then(() => failed(null), failed);
-  addEventListener("hashchange", opened);
-  return opened();
+  opened = (hash) => follow(hash).then(() => failed(null), failed);
+  addEventListener("hashchange", () => opened(location.hash));
+  return opened(location.hash);
 }
 
-function here() {
-  const [name, query] = location.hash.slice(1).split("?", 2);
+/** The view that a fragment names, and its parameters. */
+function parse(hash) {
+  const [name, query] = hash.slice(1).split("?", 2);
   return { name: name || views[0], parameters: new URLSearchParams(query) };
 }
 
-async function follow() {
-  const { name, parameters } = here();
+async function follow(hash) {
+  const { name, parameters } = parse(hash);
   // Other fragments are anchors on the page, such as that of the skip link.
   if (!views.includes(name)) return;
+  followed = hash;
   const turn = (opening = Symbol(name));
+  if (name !== visible) uncover(name);
+  // A view that was opened before shows without waiting for anything.
+  if (!modules.has(name)) modules.set(name, await import(`./${name}.js`));
+  if (turn !== opening) return;
+  const module = modules.get(name);
+  if (module !== open) open.hide?.();
+  open = module;
+  await module.show(parameters);
+}
+
+function uncover(name) {
+  visible = name;
   for (const view of views) $(view).hidden = view !== name;
   for (const link of document.querySelectorAll("nav.views a")) {
     if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  const module = await import(`./${name}.js`);
-  if (turn !== opening) return;
-  if (module !== open) open.hide?.();
-  open = module;
-  await module.show(parameters);
 }
