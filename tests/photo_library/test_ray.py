@@ -180,7 +180,7 @@ def test_what_a_node_lacks_is_reported(cluster: tuple[str, int], loaded: LoadedE
     os.close(opened)
     gone = PhotoFile(str(folder / "gone.jpg"), 1, 1)
     (described,) = describe_files(loaded, [gone], 1, address=cluster[0])
-    assert described.photo.reason is not None
+    assert described.vanished
     assert described.descriptor is None
 
 
