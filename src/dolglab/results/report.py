@@ -111,6 +111,22 @@ def finish_run(
     return page
 
 
+def write_unfinished(run: Path, card: Card, progress: str) -> Path | None:
+    """Write `report.html` of a training that stopped, with the curves so far, to `run`, and print where it is.
+
+    `progress` says how far it came. There is no `card.json`, which only a finished run has; the page is replaced when
+    the run is resumed and finishes. Returns the page's path; None if nothing was logged.
+    """
+    charts = _training(training_charts(run))
+    if not charts:
+        return None
+    best = validation_line(card) if card["validation_map"] is not None else []
+    summary = replace(summarize([card]), title="Protocol", conclusion=(progress, *best))
+    page = write_page(run / "report.html", title=card["name"], cards=[card], summaries=[summary], charts=charts)
+    print(f"page: {page}")
+    return page
+
+
 def _write_rankings(run: Path, ranking: Ranking, notes: Sequence[str]) -> None:
     """Write a benchmark's answers: names, ranks, thumbnails, and grids of queries with `notes`."""
     benchmark = ranking.benchmark
