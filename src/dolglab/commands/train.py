@@ -90,9 +90,17 @@ def main(cfg: DictConfig) -> float | None:
             config=config,
         )
 
+    def write_curves() -> Path | None:
+        if not main_process():
+            return None
+        return write_unfinished(run, card_of([], checkpoints_of(run).get("last")), progress_line(trainer))
+
     store, rankings, before = Path(cfg.store), [], []
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+        if data.test:
+            # For a run that is killed during its test.
+            write_curves()
         checkpoints = checkpoints_of(run)
         # The best on validation, or the last without validation.
         chosen = checkpoints.get("best", run / LAST)
@@ -104,8 +112,8 @@ def main(cfg: DictConfig) -> float | None:
     except (SystemExit, KeyboardInterrupt, UserError):
         # Whoever sent a signal may not wait long, so nothing is tested. A full disk must not hide the first error.
         with contextlib.suppress(OSError):
-            if main_process():
-                write_unfinished(run, card_of([], checkpoints_of(run).get("last")), progress_line(trainer))
+            if page := write_curves():
+                print(f"page: {page}")
         raise
     if trainer.is_global_zero:
         card = card_of(rankings, chosen)

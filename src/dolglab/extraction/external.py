@@ -183,12 +183,12 @@ def write_names(path: Path, benchmark: Benchmark) -> None:
 
     Raises UserError for a name with a line break or with spaces around it, and if the file cannot be written.
     """
-    names = [benchmark.source.name(position) for position in range(len(benchmark.source))]
+    names = [os.fsencode(benchmark.source.name(position)) for position in range(len(benchmark.source))]
     for name in names:
-        if os.fsencode(name).splitlines() != [os.fsencode(name).strip()]:
-            raise UserError(f"{name!r} cannot be one line of a list: rename the image")
+        if name != name.strip() or len(name.splitlines()) != 1:
+            raise UserError(f"{os.fsdecode(name)!r} cannot be one line of a list: rename the image")
     try:
-        write_bytes(path, b"".join(os.fsencode(name) + b"\n" for name in names))
+        write_bytes(path, b"".join(name + b"\n" for name in names))
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
 

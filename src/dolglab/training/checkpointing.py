@@ -180,7 +180,7 @@ def progress_line(trainer: Trainer) -> str:
     """How far a training has come that did not finish: the epoch (from 1) and the optimizer step."""
     done, limit = trainer.current_epoch, trainer.max_epochs or -1
     if 0 <= limit <= done:
-        return f"Training is done (step {trainer.global_step:,}), but the test did not finish."
+        return f"Training is done (step {trainer.global_step:,}), but the test has not finished."
     epoch = f"epoch {done + 1}" + (f" of {limit}" if limit >= 0 else "")
     return f"Training stopped in {epoch}, after step {trainer.global_step:,}; nothing was tested."
 
