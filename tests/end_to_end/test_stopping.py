@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -45,6 +46,9 @@ def test_a_training_killed_twice_ends_like_an_uninterrupted_one(world: Path, tmp
     kill_when(lambda: last.stat().st_mtime_ns != before, command(here, "resume=true", *changed))
     finished = run_python(command(here, "resume=auto", "checkpoint_minutes=5"))
     assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("resuming from") == 1
+    at = f"resuming from {last}: at the start of epoch 2 of 2, step 12; 0 epochs left after this one; ends at step 20"
+    assert f"{at}\n" in finished.stdout
     assert "resumed with other settings: checkpoint_minutes: 30 -> 5\n" in finished.stdout
     assert losses(run) == losses(unbroken)
     expected, found = (read_checkpoint(path / "checkpoints" / "last.ckpt")["state_dict"] for path in (unbroken, run))
@@ -88,12 +92,33 @@ def test_a_stopped_run_keeps_its_steps_and_prints_how_to_resume(
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
-        _, said = process.communicate(timeout=120)
+        printed, said = process.communicate(timeout=120)
     assert process.returncode == code
+    # The curves so far, but no result.
+    page = tmp_path / "report.html"
+    assert f"page: {page}\n" in printed
+    assert "Loss by step" in page.read_text()
+    assert not (tmp_path / "card.json").exists()
     assert "resume=true name=" in said.strip().splitlines()[-1]
     assert "Traceback" not in said
     if number != signal.SIGINT:
         assert read_checkpoint(last)["global_step"] == len(losses(tmp_path))
+
+
+def test_a_resumed_run_says_from_where(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [f"output_dir={tmp_path}", "data=demo", f"data.root={world}", *SMALL, *NARROW, "test=false"]
+    asked += ["trainer.max_epochs=1", "data.batch_size=2", "checkpoint_steps=5"]
+    train(config("train", *asked))
+    assert "resuming" not in capsys.readouterr().out
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    train(config("train", *asked, "resume=true"))
+    assert f"resuming from {last}: training is done (epoch 1, step 12)\n" in capsys.readouterr().out
+    # As after a kill before the epoch's end.
+    shutil.copy(last.with_name("previous.ckpt"), last)
+    train(config("train", *asked, "resume=true"))
+    said = capsys.readouterr().out
+    assert f"resuming from {last}: within epoch 1 of 1, step 10; 0 epochs left after this one\n" in said
+    assert read_checkpoint(last)["global_step"] == 12
 
 
 def test_a_run_cannot_resume_with_another_split(photos: Path, tmp_path: Path, capsys) -> None:

@@ -18,6 +18,7 @@ from dolglab.contracts import Benchmark
 from dolglab.data.folder import class_benchmark
 from dolglab.data.sources import FolderSource
 from dolglab.errors import UserError
+from dolglab.extraction import external
 from dolglab.extraction.external import read_descriptors
 from extraction.external_files import (
     DIM,
@@ -160,7 +161,7 @@ def test_missing_and_repeated_names_are_counted_and_named(
     path = save_npy(tmp_path / "d.npy", raw)
     names = write_names(tmp_path / "d.txt", [f"{name}{'x' * (name > 'jpg/c')}" for name in IMAGES])
     first = r"jpg/été à\.jpg, jpg/c\.v2\.jpg, jpg/d\.jpg, jpg/e\.jpg, jpg/f\.jpg and 3 more"
-    with pytest.raises(UserError, match=rf"d\.npy for small: 8 of 9 images .*: {first}$"):
+    with pytest.raises(UserError, match=rf"d\.npy for small: 8 of 9 images .*: {first} \(write_names=FILE"):
         read_descriptors(path, benchmark)
     write_names(names, [*IMAGES[:-2], "jpg/b.jpg", "jpg/b.jpg"])
     with pytest.raises(UserError, match=r": jpg/b\.jpg$"):
@@ -327,3 +328,16 @@ def test_columns_that_are_not_descriptors_are_refused(
     with pytest.raises(UserError, match=message) as caught:
         read_descriptors(tmp_path / "d.parquet", benchmark)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("names", [IMAGES, ["jpg/\udcff.jpg", "b.jpg"]])
+def test_a_list_of_images_is_read_as_it_was_written(tmp_path: Path, names: list[str]) -> None:
+    external.write_names(tmp_path / "a folder" / "names.txt", benchmark_of(names, []))
+    assert external.read_names(tmp_path / "a folder" / "names.txt") == names
+
+
+@pytest.mark.parametrize("name", ["jpg/a\n.jpg", " a.jpg", "a.jpg\r"])
+def test_names_that_are_no_line_are_not_listed(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="rename"):
+        external.write_names(tmp_path / "names.txt", benchmark_of(["b.jpg", name], []))
+    assert not (tmp_path / "names.txt").exists()

@@ -170,3 +170,49 @@ def test_a_picture_too_small_to_describe_is_named(library: Library, loaded: Load
         for photo in library.catalogue.bad()
     )
     assert changed(library, small) == []
+
+
+def test_photos_that_vanish_while_they_are_described_leave_nothing_behind(
+    loaded: LoadedExtractor, folder: Path, tmp_path: Path
+) -> None:
+    """They are counted apart from unreadable ones; known photos keep their descriptors, until they are removed."""
+    library = Library.open(tmp_path / "library", loaded.identity)
+    known, *new = find_photos([str(folder)])
+    embed(library, describe_files(loaded, [known]))
+    save(Path(known.name), 77)
+    save(folder / "a" / "broken.jpg", 5)
+    (folder / "a" / "broken.jpg").write_bytes(b"no image")
+    listed = changed(library, folder)
+    kept = {name: Path(name).read_bytes() for name in (known.name, new[2].name)}
+    for name in kept:
+        Path(name).unlink()
+    outcome = embed(library, describe_files(loaded, listed))
+    assert (outcome.added, outcome.bad, outcome.vanished) == (4, 1, 2)
+    assert [Path(bad.name).name for bad in library.catalogue.bad()] == ["broken.jpg"]
+    assert len(library) == 5
+    assert library.catalogue.named(new[2].name) is None
+    for name, data in kept.items():
+        Path(name).write_bytes(data)
+    again = embed_again(library, loaded, folder)
+    assert (again.added, again.bad, again.vanished) == (2, 0, 0)
+    assert len(library) == 6
+
+
+def test_the_command_counts_photos_that_vanished_apart(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load = ingest.load_extractor
+
+    def loading(*arguments, **options) -> LoadedExtractor:
+        # The photos are listed by now, and not read yet.
+        (folder / "a" / "1.jpg").unlink()
+        return load(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "load_extractor", loading)
+        embed_places([str(folder)], str(tmp_path / "library"), model="efficientnet_lite0", max_side=64)
+    said = capsys.readouterr().out
+    assert "5 photos described, 0 already there, 1 vanished before it was read: 5 in" in said
+    assert "could not be read" not in said
+    embed_places([str(folder)], str(tmp_path / "library"))
+    assert "0 photos described, 5 already there: 5 in" in capsys.readouterr().out

@@ -182,7 +182,7 @@ def test_missing_requirements_of_a_node_are_reported(
     os.close(opened)
     gone = PhotoFile(str(folder / "gone.jpg"), 1, 1)
     (described,) = describe_files(loaded, [gone], 1, address=cluster[0])
-    assert described.photo.reason is not None
+    assert described.vanished
     assert described.descriptor is None
 
 

@@ -253,7 +253,7 @@ def resume_point(run: Path) -> Path | None:
     from dolglab.training.checkpointing import last_readable
 
     last = last_readable((run / LAST).parent)
-    if last is None and (run / CONFIG).exists():
+    if last is None and (run / CONFIG).exists() and main_process():
         print(f"no checkpoint in {run} yet: training starts from the beginning")
     return last
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from dolglab.commands.hydra_cli import configure_process, hydra_main, in_sweep
+from dolglab.errors import UserError
 from dolglab.processes import CARD, LAST, main_process, watch_parent
+
+if TYPE_CHECKING:
+    from dolglab.contracts import Ranking
+    from dolglab.results.tables import Card
 
 
 @hydra_main("train")
@@ -27,8 +34,8 @@ def main(cfg: DictConfig) -> float | None:
     from dolglab.data.sources import checked_seed
     from dolglab.models.checkpoint import changes, check_resumable, load_model, selection_of, trained_on
     from dolglab.results.card import make_card, protocol
-    from dolglab.results.report import finish_run
-    from dolglab.training.checkpointing import best_score, checkpoints_of
+    from dolglab.results.report import finish_run, write_unfinished
+    from dolglab.training.checkpointing import best_score, checkpoints_of, progress_line, resume_line
     from dolglab.training.final_test import run_test
     from dolglab.training.pooling_start import start_pooling
     from dolglab.training.retrieval_module import ExtractionOptions
@@ -49,8 +56,10 @@ def main(cfg: DictConfig) -> float | None:
     if last:
         check_resumable(last, module, module.run)
     if main_process():
-        if last and (changed := changes(last, module.run)):
-            print("resumed with other settings:", "; ".join(changed))
+        if last:
+            print(resume_line(last, cfg.trainer.max_epochs, cfg.trainer.max_steps))
+            if changed := changes(last, module.run):
+                print("resumed with other settings:", "; ".join(changed))
         data.check(trainer.world_size)
         print(f"backbone {module.model.backbone.name}, licence of its weights: {config['licence'] or 'not stated'}")
     record_run(run, cfg)
@@ -58,41 +67,59 @@ def main(cfg: DictConfig) -> float | None:
     if trainer.is_global_zero:
         for board in boards:
             board.experiment.config.update(config, allow_val_change=True)
-    trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
-    checkpoints = checkpoints_of(run)
-    # The best on validation, or the last without validation.
-    chosen = checkpoints.get("best", run / LAST)
-    store, rankings, before = Path(cfg.store), [], []
-    if data.test:
-        rankings = run_test(trainer, data, load_model(chosen)[0], options, store, checkpoint=chosen)
-    if cfg.get("baseline") and data.test:
-        reference = instantiate(cfg.baseline).eval()
-        before = run_test(trainer, data, reference, options, store, stage="baseline/test")
-    if trainer.is_global_zero:
-        selection, reading = selection_of(chosen), data.reading
+
+    def card_of(rankings: list[Ranking], checkpoint: Path | None) -> Card:
         made = protocol(
             cfg.test_scales,
             cfg.resize,
             cfg.scale_pooling,
             data.max_side,
-            selection,
+            selection_of(checkpoint) if checkpoint else {},
             cfg.trainer.precision,
-            reading.orientation,
-            reading.colour,
+            data.reading.orientation,
+            data.reading.colour,
         )
-        card = make_card(
+        return make_card(
             name=cfg.name,
             method=cfg.method or cfg.name,
             rankings=rankings,
             protocol=made,
             training=trained_on(module.run),
             validation_map=best_score(trainer),
-            checkpoint=chosen,
+            checkpoint=checkpoint,
             config=config,
         )
+
+    def write_curves() -> Path | None:
+        if not main_process():
+            return None
+        return write_unfinished(run, card_of([], checkpoints_of(run).get("last")), progress_line(trainer))
+
+    store, rankings, before = Path(cfg.store), [], []
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+        if data.test:
+            # For a run that is killed during its test.
+            write_curves()
+        checkpoints = checkpoints_of(run)
+        # The best on validation, or the last without validation.
+        chosen = checkpoints.get("best", run / LAST)
+        if data.test:
+            rankings = run_test(trainer, data, load_model(chosen)[0], options, store, checkpoint=chosen)
+        if cfg.get("baseline") and data.test:
+            reference = instantiate(cfg.baseline).eval()
+            before = run_test(trainer, data, reference, options, store, stage="baseline/test")
+    except (SystemExit, KeyboardInterrupt, UserError):
+        # Whoever sent a signal may not wait long, so nothing is tested. A full disk must not hide the first error.
+        with contextlib.suppress(OSError):
+            if page := write_curves():
+                print(f"page: {page}")
+        raise
+    if trainer.is_global_zero:
+        card = card_of(rankings, chosen)
         baseline = None
         if before:
-            facts = baseline_facts(cfg, made)
+            facts = baseline_facts(cfg, card["protocol"])
             baseline = make_card(name=f"{cfg.name}/baseline", rankings=before, config=config, **facts), before
         finish_run(run, card, rankings, baseline)
         for board in boards:

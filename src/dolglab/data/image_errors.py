@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from PIL import Image, UnidentifiedImageError
 
+# Why a listed image is not read: its file was deleted, moved or renamed meanwhile.
+VANISHED = "vanished after it was listed"
 # Larger images are refused before they are decoded; Pillow's own limit for a decompression bomb.
 MAX_PIXELS = 178_956_970
 # Most pixels per encoded byte: empty scans have less than half of that. Images with fewer pixels than CHEAP_PIXELS are
@@ -69,6 +71,15 @@ def reason(error: Exception) -> str:
     """Why an image could not be read, on one line."""
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join((words or type(error).__name__).split())
+
+
+def has_vanished(error: Exception) -> bool:
+    """Whether a listed image was not read because its file does not exist any more.
+
+    >>> has_vanished(FileNotFoundError()), has_vanished(PermissionError())
+    (True, False)
+    """
+    return isinstance(error, FileNotFoundError | NotADirectoryError)
 
 
 def check_pixels(size: tuple[int, int], limit: int, encoded: int | None = None) -> None:

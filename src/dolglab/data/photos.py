@@ -152,7 +152,11 @@ def _folder_files(root: Path, exclude: Sequence[str], left_out: LeftOut) -> Iter
             elif _leads_out(str(path), root):
                 left_out.links.append(str(path))
             elif path.is_file():
-                yield local_file(path)
+                try:
+                    yield local_file(path)
+                except OSError as error:
+                    # It vanished in between.
+                    left_out.unreadable.append(error)
             elif path.is_symlink():
                 left_out.unreadable.append(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)))
 

@@ -27,7 +27,7 @@ from dolglab.extraction.descriptor_store import (
     fingerprint,
     read_store,
 )
-from dolglab.extraction.external import read_descriptors
+from dolglab.extraction.external import AlignedDescriptors, read_descriptors
 from dolglab.extraction.extract import Images, extract
 from dolglab.extraction.extractor import Extractor, attention_scores, check_protocol, for_inference
 from dolglab.models.dolg import DescriptorModel
@@ -166,15 +166,17 @@ class Evaluator:
             name, file = ("codebook", "aggregate.codebook") if aggregated else ("whitening", "post.whitening.matrix")
             raise UserError(f"there is no {name} yet: set {file}=FILE, or benchmark@learn_on=NAME to learn one")
 
-    def run(self, benchmark: Benchmark) -> Ranking | None:
+    def run(self, benchmark: Benchmark, given: AlignedDescriptors | None = None) -> Ranking | None:
         """The figures, in the main process; None in the others, which describe their share of the images.
+
+        `given` are the descriptors in the file `external`, if they were read before.
 
         Raises UserError for images that cannot be read, and for anything a part of the pipeline refuses.
         """
         start = time.perf_counter()
         for step in self.pipeline.whitenings:
             step.check_network(self._network)
-        found = self._extract(benchmark)
+        found = self._extract(benchmark, given)
         self._learn()
         result = self.pipeline.search(found, benchmark) if self.extractor.main else None
         local = self._shortlist_features(result, benchmark)
@@ -205,7 +207,7 @@ class Evaluator:
         extractor = self.extractor.extractor
         return fingerprint(extractor.model) if extractor and self.external is None else ""
 
-    def _extract(self, benchmark: Benchmark) -> ExtractedFeatures:
+    def _extract(self, benchmark: Benchmark, given: AlignedDescriptors | None = None) -> ExtractedFeatures:
         """The features of a benchmark's images that the pipeline's search needs."""
         if self.pipeline.aggregate is not None:
             return self.extractor.local_features(benchmark)
@@ -220,7 +222,7 @@ class Evaluator:
             store = read_store(self.external, benchmark, extractor and fingerprint(extractor.model))
             stages = {"descriptors": self.external.name}
             return ExtractedFeatures(store.available, descriptors=store.descriptors, stages=stages)
-        found = read_descriptors(self.external, benchmark, self.names)
+        found = given or read_descriptors(self.external, benchmark, self.names)
         return ExtractedFeatures(everything, descriptors=found.descriptors, stages={"descriptors": found.note})
 
     def _has_to_learn(self) -> bool:

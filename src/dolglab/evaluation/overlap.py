@@ -17,7 +17,7 @@ from dolglab.contracts import Benchmark, ExtractedFeatures, GroundTruth, LocalFe
 from dolglab.data.folder import scan_folder
 from dolglab.data.gldv2 import Kind, load_gldv2
 from dolglab.data.sources import FolderSource, stable_ids
-from dolglab.errors import UserError
+from dolglab.errors import UserError, pluralize, truncate_list
 from dolglab.evaluation.evaluator import FeatureExtractor
 from dolglab.evaluation.overlap_files import IMAGES, LANDMARKS, SHEET, Audit, Overlap, write_audit
 from dolglab.io import folder_lock
@@ -218,7 +218,8 @@ def _candidates(
     def descriptors(benchmark: Benchmark) -> ExtractedFeatures:
         found = extractor.descriptors(benchmark)
         if found.bad and extractor.main:
-            print(f"{benchmark.name}: {len(found.bad):,} images cannot be read and are left out ({found.bad[0].name})")
+            named = truncate_list([f"{image.name} ({image.reason})" for image in found.bad], 3)
+            print(f"{benchmark.name}: {pluralize(len(found.bad), 'image')} left out: {named}")
         return found
 
     own = descriptors(gallery)

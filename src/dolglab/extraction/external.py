@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dolglab.contracts import Benchmark, FloatArray, IntArray
 from dolglab.data.sources import IMAGE_SUFFIXES
 from dolglab.errors import UserError, truncate_list
+from dolglab.io import write_bytes
 from dolglab.retrieval.large_arrays import assemble, row_chunks
 
 SUFFIXES = (".npy", ".mat", ".safetensors", ".h5", ".parquet")
@@ -177,6 +178,21 @@ def read_names(path: Path) -> list[str]:
     return [os.fsdecode(line.strip()) for line in lines if line.strip()]
 
 
+def write_names(path: Path, benchmark: Benchmark) -> None:
+    """Write the names of a benchmark's images, one per line, in the order of `read_descriptors`, for `read_names`.
+
+    Raises UserError for a name with a line break or with spaces around it, and if the file cannot be written.
+    """
+    names = [os.fsencode(benchmark.source.name(position)) for position in range(len(benchmark.source))]
+    for name in names:
+        if name != name.strip() or len(name.splitlines()) != 1:
+            raise UserError(f"{os.fsdecode(name)!r} cannot be one line of a list: rename the image")
+    try:
+        write_bytes(path, b"".join(name + b"\n" for name in names))
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
 def align(wanted: Sequence[str], listed: Sequence[str], what: str) -> IntArray:
     """The position of each wanted name in `listed`: by the whole name, else without extension, else by its last part.
 
@@ -212,7 +228,8 @@ def align(wanted: Sequence[str], listed: Sequence[str], what: str) -> IntArray:
         )
     if missing := [wanted[position] for position in np.flatnonzero(rows < 0).tolist()]:
         raise UserError(
-            f"{what}: {len(missing):,} of {len(wanted):,} images are not listed: {truncate_list(missing, 5)}"
+            f"{what}: {len(missing):,} of {len(wanted):,} images are not listed: {truncate_list(missing, 5)} "
+            "(write_names=FILE in the same command writes all names)"
         )
     return rows
 
@@ -235,7 +252,8 @@ def _read_with_names(path: Path, benchmark: Benchmark, names: Path | None) -> tu
     if listed is None and not fits(tuple(len(part) for part in table.parts)):
         raise UserError(
             f"{path} has {have} descriptors for the {images:,} images of {benchmark.name}, {gallery:,} in the gallery "
-            f"and then {images - gallery:,} queries ({beside.name} beside it can name the rows, one per line)"
+            f"and then {images - gallery:,} queries: write_names=FILE in the same command writes the images' names in "
+            f"this order; or list the names of your rows, one per line, in names=FILE or {beside.name}"
         )
     return table, listed
 

@@ -171,6 +171,8 @@ def embed_places(
                 placed = f"{pluralize(outcome.placed, 'photo')} with a place in the EXIF"
                 print(f"{placed}: columns latitude and longitude (--no-exif leaves date and place out)")
             left = f", {outcome.bad} could not be read" if outcome.bad else ""
+            they = "it was" if outcome.vanished == 1 else "they were"
+            left += f", {outcome.vanished} vanished before {they} read" if outcome.vanished else ""
             done = f"{pluralize(outcome.added, 'photo')} described, {there} already there{left}"
             print(f"{done}: {len(opened)} in {library}")
 
@@ -292,13 +294,15 @@ class Intake:
         added: number of described photos.
         unchanged: number of files whose bytes turned out to be unchanged.
         bad: number of files that could not be read.
+        vanished: number of files that did not exist any more. Nothing is recorded of them; a photo that is already in
+            the library keeps its descriptor until it is removed.
         placed: number of photos with a place in their EXIF.
         further: by name, the number of pages of a file besides the described one.
     """
 
     def __init__(self, library: Library) -> None:
         self.library = library
-        self.added = self.unchanged = self.bad = self.placed = 0
+        self.added = self.unchanged = self.bad = self.vanished = self.placed = 0
         self.photos: list[Photo] = []
         self.ctimes: list[tuple[str, int | None]] = []
         self.descriptors: list[NDArray[np.float32]] = []
@@ -314,7 +318,9 @@ class Intake:
             self.further[photo.name] = described.further
         if descriptor is not None and not np.isfinite(descriptor).all():
             photo = replace(photo, shape=None, reason="the network computed a descriptor that is not finite")
-        if photo.reason is not None:
+        if described.vanished:
+            self.vanished += 1
+        elif photo.reason is not None:
             self._add_unread(photo)
         elif descriptor is None:
             self.unchanged += 1

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from dolglab.concurrency import available_memory, prefetch_map
 from dolglab.data.colour import Pixels
 from dolglab.data.exif import exif_columns
-from dolglab.data.image_errors import BrokenImageError, MissingReaderError, OutOfMemoryError, TooLargeError, reason
+from dolglab.data.image_errors import (
+    VANISHED,
+    BrokenImageError,
+    MissingReaderError,
+    OutOfMemoryError,
+    TooLargeError,
+    has_vanished,
+    reason,
+)
 from dolglab.data.image_formats import read_header
 from dolglab.data.image_reading import Reading, decode_shrunk, stored_size
 from dolglab.data.photos import MIN_SIDE, PhotoFile, check_size, digest_of
@@ -45,12 +53,14 @@ class Described(NamedTuple):
         descriptor: (dim,); None if the photo could not be read, or if the file's bytes have the digest given with it.
         further: number of pages of the file besides the described one.
         local: packed local features, if requested.
+        vanished: the file did not exist any more when it was to be read.
     """
 
     photo: Photo
     descriptor: NDArray[np.float32] | None = None
     further: int = 0
     local: bytes | None = None
+    vanished: bool = False
 
 
 def describe_files(
@@ -94,9 +104,9 @@ def describe_files(
         pixels = [each.pixels for each in group if each.pixels is not None]
         descriptors = iter(describer.together(pixels) if pixels else ())
         done = []
-        for photo, shown, further in group:
+        for photo, shown, further, vanished in group:
             local = None if shown is None or describe_locally is None else describe_locally(shown)
-            done.append(Described(photo, None if shown is None else next(descriptors), further, local))
+            done.append(Described(photo, None if shown is None else next(descriptors), further, local, vanished))
         return done
 
     workers = passes_side_by_side(describer.workers, loaded.identity["max_side"] * max(1, *loaded.identity["scales"]))
@@ -123,11 +133,12 @@ def first_pixels(loaded: LoadedExtractor, files: Iterable[PhotoFile]) -> Pixels 
 
 
 class _Read(NamedTuple):
-    """A photo, its pixels if it is to be described, and the number of further pages."""
+    """A photo, its pixels if it is to be described, the number of further pages, and whether its file vanished."""
 
     photo: Photo
     pixels: Pixels | None = None
     further: int = 0
+    vanished: bool = False
 
 
 def _read(file: PhotoFile, max_side: int, reading: Reading) -> _Read:
@@ -153,4 +164,6 @@ def _read(file: PhotoFile, max_side: int, reading: Reading) -> _Read:
         # It may succeed later: an unmounted disk, a missing package, too little memory.
         temporary = isinstance(error, OSError | MissingReaderError | OutOfMemoryError)
         size = UNKNOWN_SIZE if temporary else photo.size
-        return _Read(replace(photo, size=size, reason=reason(error), digest=None))
+        vanished = has_vanished(error)
+        why = VANISHED if vanished else reason(error)
+        return _Read(replace(photo, size=size, reason=why, digest=None), vanished=vanished)

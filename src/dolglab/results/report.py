@@ -25,7 +25,7 @@ from dolglab.results.published import published_summary
 from dolglab.results.query_sections import run_sections, telling_sections
 from dolglab.results.stored_rankings import write_rankings
 from dolglab.results.table_formats import print_tables, to_latex, to_markdown
-from dolglab.results.tables import Card, row_names
+from dolglab.results.tables import Card, Summary, row_names
 from dolglab.results.training_charts import compared_curves, training_charts
 
 # The x axis on W&B: Lightning's count of optimizer steps, which continues in a resumed run.
@@ -109,6 +109,21 @@ def finish_run(
         print_tables([summary])
     print(f"page: {page}")
     return page
+
+
+def write_unfinished(run: Path, card: Card, progress: str) -> Path | None:
+    """Write `report.html` of a training that has not been tested, with its curves so far, to `run`.
+
+    `progress` says how far it came. There is no `card.json`, which only a finished run has; the page is replaced when
+    the run is resumed and finishes. Returns the page's path; None if nothing was logged.
+    """
+    charts = _training(training_charts(run))
+    if not charts:
+        return None
+    best = card["validation_map"]
+    validated = [] if best is None else [f"Best validation mAP so far: {100 * best:.2f} %."]
+    summary = Summary("", (), {}, (), (progress, *validated))
+    return write_page(run / "report.html", title=card["name"], cards=[card], summaries=[summary], charts=charts)
 
 
 def _write_rankings(run: Path, ranking: Ranking, notes: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from dolglab.contracts import Batch
-from dolglab.errors import UserError
+from dolglab.errors import UserError, pluralize
 from dolglab.io import atomic_path, fsync
 from dolglab.losses.margin import CurricularFace
 from dolglab.losses.pairs import Head
@@ -154,6 +154,35 @@ def best_score(trainer: Trainer) -> float | None:
     """The highest validation mAP of a run; None without validation."""
     best = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)]
     return float(best[0].best_model_score) if best and best[0].best_model_score is not None else None
+
+
+def resume_line(path: Path, max_epochs: int, max_steps: int = -1) -> str:
+    """From where a run resumes: the checkpoint, the epoch (from 1) and optimizer step, and what is left.
+
+    `max_epochs` and `max_steps` limit the run; below 0 they do not.
+    """
+    checkpoint = read_checkpoint(path)
+    step, epochs = checkpoint["global_step"], value_at(checkpoint, "loops.fit_loop.epoch_progress.current")
+    done = epochs["processed"]
+    within = epochs["started"] > done
+    if 0 <= max_epochs <= done or 0 <= max_steps <= step:
+        return f"resuming from {path}: training is done (epoch {done + within}, step {step:,})"
+    epoch = f"epoch {done + 1}" + (f" of {max_epochs}" if max_epochs >= 0 else "")
+    parts = [f"resuming from {path}: {'within' if within else 'at the start of'} {epoch}, step {step:,}"]
+    if max_epochs >= 0:
+        parts.append(f"{pluralize(max_epochs - done - 1, 'epoch')} left after this one")
+    if max_steps >= 0:
+        parts.append(f"ends at step {max_steps:,}")
+    return "; ".join(parts)
+
+
+def progress_line(trainer: Trainer) -> str:
+    """How far a training has come that did not finish: the epoch (from 1) and the optimizer step."""
+    done, limit = trainer.current_epoch, trainer.max_epochs or -1
+    if 0 <= limit <= done:
+        return f"Training is done (step {trainer.global_step:,}), but the test has not finished."
+    epoch = f"epoch {done + 1}" + (f" of {limit}" if limit >= 0 else "")
+    return f"Training stopped in {epoch}, after step {trainer.global_step:,}; nothing was tested."
 
 
 def last_readable(folder: Path) -> Path | None:

@@ -92,6 +92,25 @@ def test_only_missing_chunks_are_packed_again(large: Path) -> None:
     assert len(load_gldv2(large, kind="packed")) == 30
 
 
+def test_a_file_that_vanishes_stops_packing_until_it_is_back(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vanishing = sorted((large / "train").rglob("*.jpg"))[9]
+    data, usage = vanishing.read_bytes(), shutil.disk_usage(large)
+
+    def looking(_: Path):
+        # After the images were looked for, and before they are packed.
+        vanishing.unlink()
+        return usage
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pack.shutil, "disk_usage", looking)
+        with pytest.raises(UserError, match=rf"{vanishing.name} is missing"):
+            pack_in_sevens(large, size=64, workers=1)
+    assert not list((large / "packed").rglob(".pack-*"))
+    vanishing.write_bytes(data)
+    pack_in_sevens(large, size=64, workers=1)
+    assert len(load_gldv2(large, kind="packed")) == 30
+
+
 def test_what_cannot_be_packed_or_read_is_said(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for options, message in [
         ({"size": 0}, "size.* 0 and 90"),

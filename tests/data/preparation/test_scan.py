@@ -106,11 +106,14 @@ def test_a_list_of_index_images_is_refused_for_training_by_its_contents(gldv2: P
         load_gldv2(gldv2, "mine.csv")
 
 
-def test_missing_files_are_findings_and_other_scans_leave_nothing(gldv2: Path) -> None:
+def test_missing_files_are_findings_and_other_scans_leave_nothing(
+    gldv2: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     files = sorted((gldv2 / "train").rglob("*.jpg"))
     files[0].unlink()
     (gldv2 / "train" / ".scan-0123").mkdir()
-    assert scan_gldv2(gldv2, workers=1).read_text() == f"{files[0].stem}  # No such file or directory\n"
+    assert scan_gldv2(gldv2, workers=1).read_text() == f"{files[0].stem}  # the file is missing\n"
+    assert "29 images read: 0 cannot be used, 0 are odd but used, 1 are missing" in capsys.readouterr().out
     assert not list((gldv2 / "train").glob(".scan-*"))
     for options in ({"orientation": "up"}, {"min_side": 0}, {"workers": "many"}):
         ((name, value),) = options.items()

@@ -19,7 +19,7 @@ from dolglab.concurrency import process_map, resolve_workers
 from dolglab.contracts import Colour, Orientation
 from dolglab.data.archive_source import LITDATA_INDEX, TABLE, save_table
 from dolglab.data.gldv2 import Kind, image_source, listed_ids
-from dolglab.data.image_errors import BrokenImageError, reason
+from dolglab.data.image_errors import BrokenImageError, has_vanished, reason
 from dolglab.data.image_reading import Reading, checked_reading, decode, shrink
 from dolglab.data.sources import GLDv2Source, file_size
 from dolglab.errors import UserError
@@ -149,7 +149,10 @@ def _packed(job: _Job, position: int) -> bytes:
     try:
         data = retry_io(job.source.read, position)
     except OSError as error:
-        raise UserError(f"{job.source.name(position)} cannot be read: {reason(error)}") from error
+        name = job.source.name(position)
+        if has_vanished(error):
+            raise UserError(f"{name} is missing: restore it, or take it off the list; then pack again") from error
+        raise UserError(f"{name} cannot be read: {reason(error)}") from error
     return packed_bytes(data, job.size, job.quality, job.reading)
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from dolglab.concurrency import process_map, resolve_workers
 from dolglab.contracts import Orientation
 from dolglab.data.gldv2 import Kind, image_source, listed_ids
-from dolglab.data.image_errors import BrokenImageError, check_sides, reason
+from dolglab.data.image_errors import BrokenImageError, check_sides, has_vanished, reason
 from dolglab.data.image_formats import image_orientation, jpeg_size
 from dolglab.data.image_reading import Reading, checked_reading, decode
 from dolglab.data.sources import GLDv2Source
@@ -31,6 +31,8 @@ CHUNK_SIZE = 2000
 TABLE, SKIP_LIST = "bad_images.csv", "skip_list.txt"
 # Pillow's names for the formats of a camera's .jpg files; an MPO has more pictures after the first.
 JPEG_FORMATS = ("JPEG", "MPO")
+# The finding for a listed image without a file.
+MISSING = "the file is missing"
 
 
 class Finding(NamedTuple):
@@ -90,9 +92,11 @@ def scan_gldv2(
         except OSError as error:
             raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
         shutil.rmtree(marks, ignore_errors=True)
-    odd = len(found) - len(unusable)
-    print(f"{len(images):,} images read: {len(unusable):,} cannot be used, {odd:,} are odd but used ({folder / TABLE})")
-    for why, number in Counter(why for _, why, _ in found).most_common(10):
+    reasons = Counter(why for _, why, _ in found)
+    missing, odd = reasons[MISSING], len(found) - len(unusable)
+    counts = f"{len(unusable) - missing:,} cannot be used, {odd:,} are odd but used, {missing:,} are missing"
+    print(f"{len(images) - missing:,} images read: {counts} ({folder / TABLE})")
+    for why, number in reasons.most_common(10):
         print(f"  {number:,} x {why}")
     if unusable:
         print(f"data.exclude_images={folder / SKIP_LIST} leaves them out of training")
@@ -152,7 +156,7 @@ def _scan(chunk: _Chunk) -> None:
         try:
             finding = inspect(retry_io(chunk.source.read, position), chunk.reading)
         except OSError as error:
-            finding = Finding(reason(error), used=False)
+            finding = Finding(MISSING if has_vanished(error) else reason(error), used=False)
         if finding is not None:
             rows.append((chunk.source.name(position), finding.reason, "yes" if finding.used else "no"))
     write_text(chunk.part, csv_text(rows))
