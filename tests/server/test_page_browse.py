@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
-from exif_bytes import LATITUDE, LATITUDE_REF, LONGITUDE, LONGITUDE_REF, TAKEN, exif_bytes, in_jpeg
 from playwright.sync_api import Page, Route, expect
 
 from dolglab.library.contents import Photo
 from dolglab.library.library import Library
 from dolglab.server.security import Settings
+from exif_bytes import LATITUDE, LATITUDE_REF, LONGITUDE, LONGITUDE_REF, TAKEN, exif_bytes, in_jpeg
 from server.chromium import NEEDS_CHROMIUM, OpenLibrary
 from server.chromium import browser as browser
 from server.chromium import visit_library as visit_library
