@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from dolglab.library.exif import read_exif, remove_exif
 from dolglab.library.library import Library
 from exif_bytes import LATITUDE, LATITUDE_REF, LONGITUDE, LONGITUDE_REF, TAKEN, exif_bytes, in_jpeg
 from server.conftest import Start
@@ -184,6 +185,24 @@ def test_added_photos_have_date_and_place(start: Start, query: bytes) -> None:
     # Columns given by the client take precedence over EXIF.
     own = client.post("/api/photos", files={"photo": ("b.jpg", data)}, data={"metadata": '{"taken": "1950"}'})
     assert own.json()["metadata"] == {**columns, "taken": "1950"}
+
+
+def test_a_library_without_exif_gets_none_of_added_photos(start: Start, own: Path, query: bytes) -> None:
+    gps = {LATITUDE_REF: "N", LATITUDE: [(43, 1)] * 3, LONGITUDE_REF: "E", LONGITUDE: [(5, 1)] * 3}
+    data = in_jpeg(query, exif_bytes({TAKEN: "2019:07:04 12:34:56"}, gps))
+    client = start()
+    before = add(client, "before.jpg", data)
+    assert client.get(f"/api/photos/{before}").json()["metadata"].keys() == {"taken", "latitude", "longitude"}
+    # As `embed --no-exif` and `library exif --remove` do, while the server runs.
+    remove_exif(Library(own))
+    after = add(client, "after.jpg", data)
+    assert [client.get(f"/api/photos/{number}").json()["metadata"] for number in (before, after)] == [{}, {}]
+    assert client.get("/api/places").json()["ids"] == []
+    names = {column["name"] for column in client.get("/api/library").json()["columns"]}
+    assert names == {"year", "place"}
+    # `library exif` reads what the server stored without it.
+    read_exif(Library(own))
+    assert client.get("/api/places").json()["ids"] == [before, after]
 
 
 def test_identical_files_in_two_folders(start: Start, own: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from playwright.sync_api import Page, Route, expect
 from dolglab.library.contents import Photo
 from dolglab.library.library import Library
 from dolglab.server.security import Settings
+from exif_bytes import LATITUDE, LATITUDE_REF, LONGITUDE, LONGITUDE_REF, TAKEN, exif_bytes, in_jpeg
 from server.chromium import NEEDS_CHROMIUM, OpenLibrary
 from server.chromium import browser as browser
 from server.chromium import visit_library as visit_library
@@ -197,10 +198,66 @@ def test_photos_are_added_and_one_is_removed(visit_library: OpenLibrary, photos:
     assert grid(page) == ["added-photos/01.jpg", "added-photos/02.jpg"]
 
 
+def test_several_photos_are_removed_together(visit_library: OpenLibrary, own: Path) -> None:
+    page = visit_library()
+    status(page, "12 photos")
+    boxes = page.locator("#library").get_by_role("checkbox")
+    expect(boxes).to_have_count(0)
+    page.get_by_role("button", name="Select", exact=True).click()
+    expect(boxes).to_have_count(12)
+    remove = page.get_by_role("button", name="Remove from the library")
+    expect(remove).to_be_disabled()
+    page.get_by_label("Select landmark 0/01.jpg").check()
+    page.get_by_label("Folder").select_option(label="landmark 2 (4)")
+    status(page, "4 photos")
+    page.get_by_role("button", name="Select this page").click()
+    expect(page.locator("#selected")).to_have_text("5 photos selected")
+    page.get_by_label("Select landmark 2/03.jpg").focus()
+    page.keyboard.press("Space")
+    expect(page.locator("#selected")).to_have_text("4 photos selected")
+    paths = {name for name in Library(own).catalogue.names() if "landmark 2" in name}
+
+    # One of them is removed elsewhere in the meantime.
+    Library(own).remove([next(path for path in paths if path.endswith("00.jpg"))])
+    remove.click()
+    expect(page.locator("#question")).to_contain_text("Remove 4 photos from the library?")
+    page.get_by_role("button", name="Remove", exact=True).click()
+    expect(page.locator("#added")).to_have_text("3 of 4 photos removed, 1 not removed:")
+    expect(page.locator("#failures li")).to_contain_text("landmark 2/00.jpg: the library has no photo")
+    status(page, "1 photo")
+    assert grid(page) == ["landmark 2/03.jpg"]
+    # No file is deleted, as none was added by the page.
+    assert all(Path(path).is_file() for path in paths)
+    page.get_by_role("button", name="Select", exact=True).click()
+    expect(boxes).to_have_count(0)
+
+
+def test_an_added_photo_brings_date_and_place(visit_library: OpenLibrary, photos: Path, tmp_path: Path) -> None:
+    gps = {LATITUDE_REF: "N", LATITUDE: [(43, 1)] * 3, LONGITUDE_REF: "E", LONGITUDE: [(5, 1)] * 3}
+    path = tmp_path / "dated.jpg"
+    data = (photos / "landmark 4" / "00.jpg").read_bytes()
+    path.write_bytes(in_jpeg(data, exif_bytes({TAKEN: "2019:07:04 12:34:56"}, gps)))
+    page = visit_library()
+    status(page, "12 photos")
+    expect(page.get_by_role("link", name="Places")).to_be_hidden()
+    page.get_by_label("Add photos").set_input_files([path])
+    status(page, "13 photos")
+    # The library had no such columns before.
+    page.get_by_label("taken from").fill("2019-07")
+    page.keyboard.press("Tab")
+    status(page, "1 photo, sorted by path")
+    assert grid(page) == ["added-photos/dated.jpg"]
+    page.get_by_role("link", name="Places").click()
+    expect(page.locator("#places-said")).to_have_text("1 photo with a location.")
+    page.locator("#places-map").press("Enter")
+    expect(page.locator("#places-photos .card")).to_contain_text("2019-07-04 12:34:56")
+
+
 def test_a_read_only_server_offers_no_changes(visit_library: OpenLibrary, photos: Path) -> None:
     page = visit_library(settings=Settings(rate=1e9, read_only=True))
     status(page, "12 photos")
     expect(page.get_by_label("Add photos")).to_be_hidden()
+    expect(page.get_by_role("button", name="Select", exact=True)).to_be_hidden()
     page.locator("#library .file").first.click()
     expect(page.get_by_role("button", name="More like this", exact=True)).to_be_visible()
     expect(page.get_by_role("button", name="Remove from the library")).to_be_hidden()

@@ -1,4 +1,4 @@
-// Adding photos to the library, one after the other, and removing one.
+// Adding photos to the library and removing them, one after the other.
 
 import { $, element } from "./dom.js";
 import { about, add, changed, remove } from "./library.js";
@@ -10,46 +10,58 @@ let stop = null;
 export async function startAdding(files, ask = false) {
   const { read_only, max_upload_bytes: most } = await about();
   if (read_only) return false;
-  const many = count(files.length);
-  if (stop || (ask && !(await confirmed(`Add ${many} to the library?`, "Add")))) return true;
-  stop = new AbortController();
-  $("adding").hidden = false;
-  $("progress").max = files.length;
-  $("failures").replaceChildren();
-  $("stop").textContent = "Stop";
-  const failures = await addAll(files, most, stop.signal);
-  const added = $("progress").value;
-  const unsent = files.length - added - failures;
-  stop = null;
-  $("added").textContent = [`${added} of ${many} added`, ...(failures ? [`${failures} not added:`] : []), ...(unsent ? [`${unsent} not sent`] : [])].join(", ");
-  $("stop").textContent = "Close";
-  if (added) changed();
+  if (stop || (ask && !(await confirmed(`Add ${count(files.length)} to the library?`, "Add")))) return true;
+  await inTurn(files, ["Adding", "added", "Photos added"], async (file, signal) => {
+    if (file.size > most) throw new Error(`it has ${(file.size / 1e6).toFixed(1)} MB; the limit is ${most / 1e6} MB`);
+    await add(file, signal);
+  });
   return true;
 }
 
-/** Adds files and shows the progress; resolves to the number that failed. */
-async function addAll(files, most, signal) {
+/** Removes photos after confirmation; resolves to those that were removed. */
+export async function removeAll(photos) {
+  const question = `Remove ${count(photos.length)} from the library? Files are deleted only if they were added on this page.`;
+  if (stop || !(await confirmed(question, "Remove"))) return [];
+  return inTurn(photos, ["Removing", "removed", "Photos removed"], ({ id }, signal) => remove(id, signal));
+}
+
+/** Calls `work(item, signal)` for one item after another and shows the progress; resolves to those that did not fail. */
+async function inTurn(items, [doing, done, label], work) {
+  stop = new AbortController();
+  const { signal } = stop;
+  $("adding").hidden = false;
+  Object.assign($("progress"), { max: items.length, value: 0, ariaLabel: label });
+  $("failures").replaceChildren();
+  $("stop").textContent = "Stop";
+  const finished = [];
   let failures = 0;
-  $("progress").value = 0;
-  for (const [place, file] of files.entries()) {
-    $("added").textContent = `Adding ${place + 1} of ${files.length}: ${file.name}`;
+  for (const [place, item] of items.entries()) {
+    $("added").textContent = `${doing} ${place + 1} of ${items.length}: ${item.name}`;
     try {
-      if (file.size > most) throw new Error(`it has ${(file.size / 1e6).toFixed(1)} MB; the limit is ${most / 1e6} MB`);
-      await add(file, signal);
-      $("progress").value += 1;
+      await work(item, signal);
+      finished.push(item);
+      $("progress").value = finished.length;
     } catch (error) {
       if (signal.aborted) break;
       failures += 1;
-      $("failures").append(element("li", {}, `${file.name}: ${error.message}`));
+      $("failures").append(element("li", {}, `${item.name}: ${error.message}`));
     }
   }
-  return failures;
+  const unsent = items.length - finished.length - failures;
+  stop = null;
+  $("added").textContent = [`${finished.length} of ${count(items.length)} ${done}`, ...(failures ? [`${failures} not ${done}:`] : []), ...(unsent ? [`${unsent} not sent`] : [])].join(", ");
+  $("stop").textContent = "Close";
+  if (finished.length) changed();
+  return finished;
 }
 
 /** Removes a photo from the library after confirmation; resolves to whether it was removed. */
 export async function removed({ id, name }) {
   const sure = await confirmed(`Remove ${name} from the library? Its file is deleted only if it was added on this page.`, "Remove");
-  if (sure) await remove(id);
+  if (sure) {
+    await remove(id);
+    changed(id);
+  }
   return sure;
 }
 

@@ -5,6 +5,7 @@ import { onceNoticed } from "./busy.js";
 import { moreLike } from "./cards.js";
 import { openPhoto } from "./detail.js";
 import { $, element } from "./dom.js";
+import { checkbox } from "./selecting.js";
 import { Thumbnails } from "./thumbnails.js";
 import { searchLike } from "./views.js";
 import { count } from "./words.js";
@@ -66,7 +67,7 @@ function card(photo) {
   const file = element("button", { type: "button", className: "file link", title: photo.name, "aria-label": `Open ${photo.name}` }, photo.name);
   shot.onclick = () => searchLike(photo.id);
   file.onclick = () => openPhoto(photo.id, shown.map(({ id }) => id));
-  return element("li", { className: "card" }, shot, element("div", { className: "facts" }, file, moreLike(photo)));
+  return element("li", { className: "card" }, checkbox(photo), shot, element("div", { className: "facts" }, file, moreLike(photo)));
 }
 
 function showPager(page, last, address) {

@@ -25,14 +25,12 @@ export function changed(removed = null) {
   events.dispatchEvent(new CustomEvent("change", { detail: removed }));
 }
 
-/** Adds a photo, and retries when the server is busy. Throws what `call` throws. */
-export function add(photo, signal) {
-  return patiently("api/photos", { ...form({ photo }), signal }, 20);
+/** Adds a photo, and retries when the server is busy; the caller calls `changed`. Throws what `call` throws. */
+export async function add(photo, signal) {
+  return (await patiently("api/photos", { ...form({ photo }), signal }, 20)).json();
 }
 
-/** Removes a photo from the library; resolves to whether its file was deleted as well. */
-export async function remove(id) {
-  const { deleted } = await json(`api/photos/${id}`, { method: "DELETE" });
-  changed(id);
-  return deleted;
+/** Removes a photo from the library, as `add`; the caller calls `changed`. */
+export async function remove(id, signal) {
+  return (await patiently(`api/photos/${id}`, { method: "DELETE", signal }, 20)).json();
 }
