@@ -207,8 +207,8 @@ def align(wanted: Sequence[str], listed: Sequence[str], what: str) -> IntArray:
     if ambiguous.any():
         names = [wanted[position] for position in np.flatnonzero(ambiguous).tolist()]
         raise UserError(
-            f"{what}: {len(names):,} of {len(wanted):,} images are ambiguous by these names: "
-            f"{truncate_list(names, 5)} (list their paths, or omit the names and keep the benchmark's order)"
+            f"{what}: {len(names):,} of {len(wanted):,} images cannot be told apart by these names: "
+            f"{truncate_list(names, 5)} (list such paths, or leave the names out and keep the benchmark's order)"
         )
     if missing := [wanted[position] for position in np.flatnonzero(rows < 0).tolist()]:
         raise UserError(
@@ -235,7 +235,7 @@ def _read_with_names(path: Path, benchmark: Benchmark, names: Path | None) -> tu
     if listed is None and not fits(tuple(len(part) for part in table.parts)):
         raise UserError(
             f"{path} has {have} descriptors for the {images:,} images of {benchmark.name}, {gallery:,} in the gallery "
-            f"and then {images - gallery:,} queries ({beside.name} beside it can name the rows, one per line)"
+            f"and then {images - gallery:,} queries ({beside.name} beside it may say which is which, a name a line)"
         )
     return table, listed
 
