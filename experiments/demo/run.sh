@@ -17,7 +17,7 @@ step() {
 }
 
 echo "about six minutes on two CPU cores; everything that is printed is also in $log"
-step 1 "draw the demo world into data/demo_world (1 minute, or nothing when it is there)" \
+step 1 "draw the demo world into data/demo_world (1 minute; skipped if it exists)" \
   python -m src.prepare task=demo_world
 step 2 "measure GeM untrained, with ImageNet weights (15 seconds)" \
   python -m src.evaluate model=imagenet_gem backbone=efficientnet_lite0 benchmark=demo 'scales=[1.0]' \

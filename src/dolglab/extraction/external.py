@@ -223,8 +223,8 @@ def align(wanted: Sequence[str], listed: Sequence[str], what: str) -> IntArray:
     if ambiguous.any():
         names = [wanted[position] for position in np.flatnonzero(ambiguous).tolist()]
         raise UserError(
-            f"{what}: {len(names):,} of {len(wanted):,} images are ambiguous by these names: "
-            f"{truncate_list(names, 5)} (list their paths, or omit the names and keep the benchmark's order)"
+            f"{what}: {len(names):,} of {len(wanted):,} images cannot be told apart by these names: "
+            f"{truncate_list(names, 5)} (list such paths, or leave the names out and keep the benchmark's order)"
         )
     if missing := [wanted[position] for position in np.flatnonzero(rows < 0).tolist()]:
         raise UserError(
