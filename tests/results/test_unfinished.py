@@ -12,7 +12,13 @@ from dolglab.results.report import write_unfinished
 def card(validation_map: float | None) -> dict[str, Any]:
     made = protocol((1.0,), "released", "mean", None, {}, "32-true")
     return make_card(
-        name="mine", method="mine", rankings=[], protocol=made, checkpoint=None, config={}, validation_map=validation_map
+        name="mine",
+        method="mine",
+        rankings=[],
+        protocol=made,
+        checkpoint=None,
+        config={},
+        validation_map=validation_map,
     )
 
 
