@@ -47,7 +47,7 @@ def test_a_training_killed_twice_ends_like_an_uninterrupted_one(world: Path, tmp
     finished = run_python(command(here, "resume=auto", "checkpoint_minutes=5"))
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("resuming from") == 1
-    at = f"resuming from {last}: at the start of epoch 2 of 2, step 12; 0 epochs left after this one; ends at step 20"
+    at = f"resuming from {last}: at the start of epoch 2 of 2, step 12; this is the last epoch; ends at step 20"
     assert f"{at}\n" in finished.stdout
     assert "resumed with other settings: checkpoint_minutes: 30 -> 5\n" in finished.stdout
     assert losses(run) == losses(unbroken)
@@ -117,7 +117,7 @@ def test_a_resumed_run_says_from_where(world: Path, tmp_path: Path, capsys: pyte
     shutil.copy(last.with_name("previous.ckpt"), last)
     train(config("train", *asked, "resume=true"))
     said = capsys.readouterr().out
-    assert f"resuming from {last}: within epoch 1 of 1, step 10; 0 epochs left after this one\n" in said
+    assert f"resuming from {last}: within epoch 1 of 1, step 10; this is the last epoch\n" in said
     assert read_checkpoint(last)["global_step"] == 12
 
 

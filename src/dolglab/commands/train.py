@@ -110,8 +110,8 @@ def main(cfg: DictConfig) -> float | None:
             reference = instantiate(cfg.baseline).eval()
             before = run_test(trainer, data, reference, options, store, stage="baseline/test")
     except (SystemExit, KeyboardInterrupt, UserError):
-        # Whoever sent a signal may not wait long, so nothing is tested. A full disk must not hide the first error.
-        with contextlib.suppress(OSError):
+        # Whoever sent a signal may not wait long, so nothing is tested. A second error must not hide the first.
+        with contextlib.suppress(OSError, UserError):
             if page := write_curves():
                 print(f"page: {page}")
         raise

@@ -170,7 +170,8 @@ def resume_line(path: Path, max_epochs: int, max_steps: int = -1) -> str:
     epoch = f"epoch {done + 1}" + (f" of {max_epochs}" if max_epochs >= 0 else "")
     parts = [f"resuming from {path}: {'within' if within else 'at the start of'} {epoch}, step {step:,}"]
     if max_epochs >= 0:
-        parts.append(f"{pluralize(max_epochs - done - 1, 'epoch')} left after this one")
+        after = max_epochs - done - 1
+        parts.append(f"{pluralize(after, 'epoch')} left after this one" if after else "this is the last epoch")
     if max_steps >= 0:
         parts.append(f"ends at step {max_steps:,}")
     return "; ".join(parts)
