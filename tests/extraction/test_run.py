@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -132,6 +133,28 @@ def test_an_unreadable_image_stops_and_earlier_features_are_kept(
     bad = extract(trainer(), benchmark, made, Images(batch=2, skip_bad=True))
     assert [image.name for image in bad] == ["a/05.jpg"]
     assert made.store.missing().tolist() == [5]
+
+
+@pytest.mark.parametrize("at", [4, 60])
+def test_sigterm_stops_and_earlier_features_are_kept(
+    tmp_path: Path, benchmark: Benchmark, model: GlobalDescriptor, at: int
+) -> None:
+    class Signalled(Counting):
+        def together(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
+            described = super().together(images)
+            if self.count == at:
+                signal.raise_signal(signal.SIGTERM)
+            return described
+
+    made = DescriptorTarget(tmp_path, benchmark, Signalled(model), {})
+    # One image at a time is described, in batches of two that are read.
+    made.extractor.pixels = 1
+    with pytest.raises(SystemExit):
+        extract(trainer(), benchmark, made, Images(batch=2))
+    assert np.flatnonzero(made.store.available).tolist() == list(range(at))
+    again = Counting(model)
+    extract(trainer(), benchmark, DescriptorTarget(tmp_path, benchmark, again, {}), Images())
+    assert again.count == 60 - at
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Build a training from its configuration: network, data, trainer, and the baseline of its test."""
+"""Build a training from its configuration: network, data and trainer."""
 
 from __future__ import annotations
 
@@ -20,15 +20,7 @@ from dolglab.commands.hydra_cli import FROM_CHECKPOINT, PARTS, as_plain, checkpo
 from dolglab.data.module import LandmarkDataModule
 from dolglab.errors import UserError
 from dolglab.losses.pairs import Head, MultiSimilarity
-from dolglab.models.checkpoint import (
-    check_loadable,
-    describe_run,
-    read_run,
-    safe_config,
-    selection_of,
-    tensor_file,
-    trained_on,
-)
+from dolglab.models.checkpoint import check_loadable, describe_run, read_run, safe_config
 from dolglab.models.delg import DELG
 from dolglab.models.dolg import DescriptorModel
 from dolglab.processes import launched, main_process
@@ -71,22 +63,6 @@ def with_network(cfg: DictConfig, last: Path | None) -> DictConfig:
             network[part] = f"${{{part}}}"
     whole.model = network
     return whole
-
-
-def baseline_facts(cfg: DictConfig, protocol: Mapping[str, object]) -> dict[str, Any]:
-    """The card fields of a run's baseline: the checkpoint that the run started from, or an untrained network.
-
-    The baseline has the run's `protocol`, except for the sets that selected its weights.
-    """
-    if not _from_checkpoint(cfg.baseline):
-        return {"method": "untrained ImageNet GeM", "protocol": {**protocol, "selection": {}}, "checkpoint": None}
-    run = read_run(cfg.weights)
-    return {
-        "method": f"{run['config'].get('name') or Path(cfg.weights).name} (before)",
-        "protocol": {**protocol, "selection": dict(selection_of(cfg.weights))},
-        "checkpoint": tensor_file(cfg.weights),
-        "training": trained_on(run),
-    }
 
 
 def _from_checkpoint(model: Mapping[Any, Any]) -> bool:

@@ -117,10 +117,11 @@ def exit_code_of_stop(stop: SystemExit | KeyboardInterrupt, cfg: DictConfig) -> 
     run = OmegaConf.select(cfg, "output_dir")
     begun = run is not None and (Path(run) / LAST).exists()
     how = f"; to resume: dolglab train resume=true name={cfg.name}" if begun else ""
-    if run is None:
-        how = "; the same command resumes it"
-    elif in_sweep() or "search" in cfg:
+    if run is not None and (in_sweep() or "search" in cfg):
         how = f"; the same command with name={cfg.name} resumes it"
+    elif "resume" not in cfg:
+        # A preparation, or an evaluation, whose descriptors so far are kept.
+        how = "; the same command resumes it"
     print(f"stopped{how}", file=sys.stderr)
     return 130 if interrupted else 143
 

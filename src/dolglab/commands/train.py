@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from dolglab.commands.hydra_cli import configure_process, hydra_main, in_sweep
 from dolglab.errors import UserError
 from dolglab.processes import CARD, LAST, main_process, watch_parent
-
-if TYPE_CHECKING:
-    from dolglab.contracts import Ranking
-    from dolglab.results.tables import Card
 
 
 @hydra_main("train")
@@ -29,11 +25,11 @@ def main(cfg: DictConfig) -> float | None:
     import lightning as L
     from hydra.utils import instantiate
 
-    from dolglab.commands.build_training import assemble, baseline_facts, build_trainer, with_network
+    from dolglab.commands.build_training import assemble, build_trainer, with_network
     from dolglab.commands.hydra_cli import claim_run, record_run, resume_point, resumed_config
+    from dolglab.commands.training_cards import baseline_card, training_card
     from dolglab.data.sources import checked_seed
-    from dolglab.models.checkpoint import changes, check_resumable, load_model, selection_of, trained_on
-    from dolglab.results.card import make_card, protocol
+    from dolglab.models.checkpoint import changes, check_resumable, load_model
     from dolglab.results.report import finish_run, write_unfinished
     from dolglab.training.checkpointing import best_score, checkpoints_of, progress_line, resume_line
     from dolglab.training.final_test import run_test
@@ -68,27 +64,7 @@ def main(cfg: DictConfig) -> float | None:
         for board in boards:
             board.experiment.config.update(config, allow_val_change=True)
 
-    def card_of(rankings: list[Ranking], checkpoint: Path | None) -> Card:
-        made = protocol(
-            cfg.test_scales,
-            cfg.resize,
-            cfg.scale_pooling,
-            data.max_side,
-            selection_of(checkpoint) if checkpoint else {},
-            cfg.trainer.precision,
-            data.reading.orientation,
-            data.reading.colour,
-        )
-        return make_card(
-            name=cfg.name,
-            method=cfg.method or cfg.name,
-            rankings=rankings,
-            protocol=made,
-            training=trained_on(module.run),
-            validation_map=best_score(trainer),
-            checkpoint=checkpoint,
-            config=config,
-        )
+    card_of = partial(training_card, cfg, config, data, module, trainer)
 
     def write_curves() -> Path | None:
         if not main_process():
@@ -117,10 +93,7 @@ def main(cfg: DictConfig) -> float | None:
         raise
     if trainer.is_global_zero:
         card = card_of(rankings, chosen)
-        baseline = None
-        if before:
-            facts = baseline_facts(cfg, card["protocol"])
-            baseline = make_card(name=f"{cfg.name}/baseline", rankings=before, config=config, **facts), before
+        baseline = (baseline_card(cfg, config, card["protocol"], before), before) if before else None
         finish_run(run, card, rankings, baseline)
         for board in boards:
             board.log_results(run / CARD, checkpoints)

@@ -93,6 +93,11 @@ class Extraction(L.LightningModule):
         shown = self.trainer.is_global_zero and self.trainer.progress_bar_callback is None
         self._advance = self.shown.enter_context(progress(f"describing {self.benchmark.name}", share if shown else 0))
 
+    def on_predict_batch_start(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """End after SIGTERM, which Lightning 2.6 only notes while it predicts; features computed so far are kept."""
+        if self.trainer.received_sigterm:
+            raise SystemExit
+
     def predict_step(self, batch: ImageBatch, batch_idx: int) -> int:
         """Process the groups that this batch completes; returns the number of images in the batch."""
         self._bad += batch.bad
@@ -105,7 +110,7 @@ class Extraction(L.LightningModule):
         return len(batch)
 
     def on_predict_end(self) -> None:
-        """Process the images that still wait, and collect the processes' results."""
+        """Process the images that still wait, and collect the processes' results; end after SIGTERM."""
         # Lightning sets the precision only for `predict_step`.
         with self.trainer.precision_plugin.forward_context():
             for group in self._buckets.rest():
@@ -114,6 +119,8 @@ class Extraction(L.LightningModule):
         self.bad = tuple(image for bad, _, _ in parts for image in bad)
         if self.trainer.is_global_zero and (read := sum(count for _, count, _ in parts)):
             self.target.record_time(read, sum(seconds for _, _, seconds in parts))
+        if self.trainer.received_sigterm:
+            raise SystemExit
 
     def transfer_batch_to_device(self, batch: ImageBatch, device: torch.device, dataloader_idx: int) -> ImageBatch:
         """Move a batch without waiting for the copy from page-locked memory, like Lightning's own transfer."""
