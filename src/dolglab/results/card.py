@@ -261,7 +261,7 @@ def external(benchmark: Mapping[str, Any]) -> bool:
 
 
 def crop_of(benchmark: Mapping[str, Any]) -> str:
-    """How the queries of a card's benchmark were cropped; older cards claim to know it of descriptors from elsewhere."""
+    """How the queries of a card's benchmark were cropped; unknown for descriptors from elsewhere, also in older cards."""
     return UNKNOWN if external(benchmark) else benchmark["crop"]
 
 
