@@ -52,7 +52,7 @@ def add_columns(library: Path, *columns: str) -> None:
     """Add columns of two values to the photos of a library."""
     own = Library(library)
     with own.catalogue.change() as change:
-        for number, photo in enumerate(own.catalogue.photos()):
+        for number, photo in enumerate(own.catalogue.page(0, 100, {})):
             change.set_metadata(photo.name, dict(photo.metadata) | dict.fromkeys(columns, f"value {number % 2}"))
     own.close()
 

@@ -1,8 +1,8 @@
 // The view "Photos": the library page by page, or the answers to a query.
 //
 // Parameters of its URL: `like`, the id of a query photo of the library, or `photo`, the key of a file chosen in this
-// tab, each with an optional `box`, x1,y1,x2,y2 in pixels of the photo; without a query, `page`. The filters `folder` and
-// `where` apply to both, see filters.js.
+// tab, each with an optional `box`, x1,y1,x2,y2 as in the API; without a query, `page`. The filters `folder` and `where`
+// apply to both, see filters.js.
 
 import { startAdding } from "./adding.js";
 import { fail } from "./busy.js";

@@ -10,7 +10,7 @@ export class Preview {
     this.box = new BoxDrawing(drawn);
   }
 
-  /** The box as text, "x1,y1,x2,y2" in pixels of the photo; "" without a box. */
+  /** The box as text, "x1,y1,x2,y2" in pixels of the query's size; "" without a box. */
   get part() {
     return this.box.box?.join() ?? "";
   }
@@ -67,7 +67,7 @@ export class Preview {
   }
 }
 
-/** Fetches the name and the size of a query of the library. Its box is in pixels of the photo, not of its smaller picture. */
+/** Fetches the name of a query of the library, and its size when it was embedded: that of the pixels of its box. */
 async function measure(query) {
   if (query.name) return;
   const { name, width, height } = await json(`api/photos/${query.like}`);

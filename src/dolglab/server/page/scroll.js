@@ -2,6 +2,8 @@
 
 // Browsers restore a position at once, before the photos of the view are there.
 history.scrollRestoration = "manual";
+// Number of frames until the cards around a position have their heights.
+const FRAMES = 4;
 const items = () => [...document.querySelectorAll(".view:not([hidden]) li")];
 
 /** The position, with the first list item in the viewport and its distance from the top: heights far above are estimates. */
@@ -17,10 +19,14 @@ export function store() {
 }
 
 /** Scrolls to the position of the entry that is open; stores the present one in an entry without. */
-export function restore() {
+export async function restore() {
   if (!history.state) return store();
   const { y, place, top } = history.state;
   scrollTo(0, y);
-  const item = items()[place];
-  if (item) scrollBy(0, item.getBoundingClientRect().top - top);
+  // Cards that come near the viewport get their real heights with the next frames, which moves the others.
+  for (let frame = 0; frame < FRAMES; frame += 1) {
+    const item = items()[place];
+    if (item) scrollBy(0, item.getBoundingClientRect().top - top);
+    await new Promise(requestAnimationFrame);
+  }
 }

@@ -11,14 +11,14 @@ import { Results } from "./results.js";
 import { amend } from "./views.js";
 import { count } from "./words.js";
 
-// `part` is the box of the answers on the page, as text; `shown` identifies their query, filters and box; `taken`: the server
-// has accepted the query photo; `found` is null while a search runs; `enter` prepares the page for a new query, and is null
-// once it was called.
-const state = { query: null, chosen: [], part: "", shown: "", taken: false, found: null, enter: null };
+// `part` is the box that is searched for, as text, and `drawn` whether the preview has it; `shown` identifies the query, filters
+// and box of the answers on the page; `taken`: the server has accepted the query photo; `found` is null while a search runs;
+// `enter` prepares the page for a new query, and is null once it was called.
+const state = { query: null, chosen: [], part: "", drawn: false, shown: "", taken: false, found: null, enter: null };
 const preview = new Preview(again);
 const results = new Results((place) => openAnswers(results.answers, place, asked), rerank);
 
-/** A query with its own marks: a file, or the id `like` of a photo of the library, whose name and size are not yet known. */
+/** A query with its own marks: a file, or the id `like` of a photo of the library, whose name and size are fetched later. */
 export function newQuery(key, { file = null, like = null }) {
   return { key, file, like, marks: new Map(), exported: true, name: file && "Your photo", size: [0, 0] };
 }
@@ -32,7 +32,7 @@ export async function showAnswers(query, chosen, part, enter) {
   const shown = identity(query, chosen, part);
   if (shown === state.shown) return;
   const other = query !== state.query;
-  Object.assign(state, { query, chosen, part, shown });
+  Object.assign(state, { query, chosen, part, drawn: false, shown });
   if (!other) return search();
   Object.assign(state, { taken: false, enter });
   if (preview.part) preview.box.set(null);
@@ -106,8 +106,7 @@ function limits() {
 /** Searches again, for the box as the user has drawn it, which becomes part of the URL. */
 function again() {
   if (!state.query) return;
-  // Until the picture is there, the box is the one of the URL.
-  if (preview.ready) keep(preview.part);
+  if (state.drawn) keep(preview.part);
   return search();
 }
 
@@ -130,6 +129,7 @@ function search() {
   return busy("Searching…", async (signal) => {
     if (query.file) await checkSize(query.file);
     if (state.part !== preview.part) await restored(signal);
+    state.drawn = true;
     const asked = { ...fields(), ...limits(), top: $("top").value, verify: $("verify").checked };
     const sent = json("api/search", { ...form(asked), signal });
     // Pictures still on their way belong to photos that are about to be replaced.

@@ -76,7 +76,7 @@ async function arrive() {
   const shown = opened(location.hash);
   const turn = opening;
   await shown;
-  if (turn === opening) restore();
+  if (turn === opening) await restore();
   settle(turn);
 }
 
