@@ -19,6 +19,7 @@ from end_to_end.runs import NARROW, SMALL, command, config, refused
 from warm_python import run_python
 
 pytestmark = pytest.mark.process
+NO_TRAINING = ("max_epochs=0", "max_epochs=-2", "max_steps=0", "limit_train_batches=0", "limit_train_batches=0.0")
 
 
 def test_the_paper_recipe_without_data_names_how_to_get_it(tmp_path: Path, capsys) -> None:
@@ -41,7 +42,8 @@ def test_refusals_give_one_line_and_leave_nothing(
     for main, name, overrides, message in [
         (train, "train", [*folder, f"data.root={tmp_path / 'gone'}"], "folder not found"),
         (train, "train", [*folder, f"data.root={tmp_path / 'empty'}"], "no images"),
-        (train, "train", [*folder, f"data.root={photos}", "data.batch_size=1000"], "fewer than one batch"),
+        (train, "train", [*folder, f"data.root={photos}", "data.batch_size=1000"], "use data.batch_size="),
+        *((train, "train", [*demo, f"trainer.{limit}"], limit.split("=")[0]) for limit in NO_TRAINING),
         (train, "train", [*folder], "data.root"),
         (train, "train", [*demo, "margin.margin=4"], "margin"),
         (train, "train", [*demo, "backbone.name=resnet9000"], "unknown backbone"),

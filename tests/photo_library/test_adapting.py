@@ -129,7 +129,7 @@ def test_exactly_one_source_of_labels_is_required(library: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"column": "year"}, "no photo has year.*landmark"),
+        ({"column": "year"}, "no photo has a name in year.*landmark.*--metadata.*--folder"),
         ({"labelled": "/elsewhere"}, "no photo in a sub-folder of /elsewhere"),
         ({"labelled": "/photos/arch"}, "no photo in a sub-folder"),
         ({"labelled": "/"}, "3 landmarks"),

@@ -77,6 +77,9 @@ def test_values_of_a_table_take_precedence_and_stay(root: Path) -> None:
     embed(root)
     assert dict(photo(folder, "a.jpg").metadata) == {**COLUMNS, "taken": "1950", "year": "1950"}
     embed(root, metadata=table(root, "year\na.jpg,1951\n"))
+    assert dict(photo(folder, "a.jpg").metadata) == {**COLUMNS, "taken": "1950", "year": "1951"}
+    # An empty cell removes the table's value, so that the date of the file appears again.
+    embed(root, metadata=table(root, "taken\na.jpg,\n"))
     assert dict(photo(folder, "a.jpg").metadata) == {**COLUMNS, "taken": "2020-01-01T00:00:00", "year": "1951"}
 
 

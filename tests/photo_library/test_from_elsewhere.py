@@ -69,7 +69,7 @@ def use(folder: Path) -> None:
         with library.writing():
             library.forget_damaged()
         write_duplicates(library, str(folder.parent / "duplicates.csv"), 0.5)
-        label(library, "year", str(folder.parent / "labels.csv"), 3, None, True)
+        label(library, folder.parent / "labels.csv", column="year", neighbours=3, write=True)
         list(library.catalogue.find(range(1, 13)))
     merge([str(folder)], str(folder.parent / "merged"))
     with closing(Library(folder)) as library:

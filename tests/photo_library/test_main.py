@@ -40,7 +40,7 @@ library = Library(folder)
 assert len(answers) == 2
 print_info(library)
 write_duplicates(library, out, 0.98)
-label(library, "place", out, neighbours=1)
+label(library, out, column="place", neighbours=1)
 remove(library, ["/4"])
 merge([folder], folder + " merged")
 assert "torch" not in sys.modules

@@ -101,6 +101,17 @@ def test_the_newest_version_of_a_photo_is_copied_with_the_columns_of_all(tmp_pat
         assert len(merged) == 2
 
 
+def test_a_name_from_the_user_replaces_one_by_neighbours(tmp_path: Path) -> None:
+    given = {"place": "port", "year": "1900"}
+    library_of(tmp_path / "old", [Photo("/a", 1, 5, metadata={"place": "arch", "place score": "0.9"})], unit(1, 4))
+    library_of(tmp_path / "new", [Photo("/a", 1, 6, metadata=given)], unit(1, 4))
+    for order in (("old", "new"), ("new", "old")):
+        out = tmp_path / "-".join(order)
+        merge([str(tmp_path / name) for name in order], str(out))
+        ((photo, _),) = next(Library(out).catalogue.pages())
+        assert photo.metadata == given
+
+
 def test_a_failing_source_is_not_copied_in_part(tmp_path: Path) -> None:
     photos = [Photo(f"/{row}", 1, 1, (1, 1)) for row in range(6)]
     library_of(tmp_path / "good", photos[:2], unit(2, 4))

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from dolglab.errors import UserError
+from dolglab.library.ingest import embed_places
+from dolglab.library.library import Library
 from dolglab.library.listing import Listing
 from photo_library.conftest import save
 
@@ -81,6 +83,28 @@ def test_two_rows_for_one_photo_are_refused(root: Path) -> None:
     with pytest.raises(UserError, match=r"again\.jpg"):
         joined(root, write(root, "opera/000.jpg,1901\nagain.jpg,1902\n"))
     assert joined(root, write(root, "again.jpg,1902\n")) == ({"opera/000.jpg": "1902"}, 0, [])
+
+
+def test_a_second_table_adds_its_columns_to_those_of_the_first(root: Path) -> None:
+    folder = root.parent / "library"
+
+    def columns(*rows: str, again: bool = False) -> dict[str, dict[str, str]]:
+        (root.parent / "table.csv").write_text("\n".join(rows))
+        table = str(root.parent / "table.csv")
+        embed_places([str(root)], str(folder), model="efficientnet_lite0", max_side=64, metadata=table, again=again)
+        with closing(Library(folder)) as library:
+            page = next(library.catalogue.pages())
+            return {"/".join(photo.name.split("/")[-2:]): dict(photo.metadata) for photo, _ in page if photo.metadata}
+
+    first = columns("file,landmark,year", "opera/000.jpg,opera,1900", "mucem/000.jpg,mucem,1901", "x.jpg,,")
+    opera, mucem = {"landmark": "opera", "year": "1900"}, {"landmark": "mucem", "year": "1901"}
+    assert first == {"opera/000.jpg": opera, "mucem/000.jpg": mucem}
+    second = ("file,year,place", "opera/000.jpg,,here", "mucem/000.jpg,1999")
+    opera, mucem = {"landmark": "opera", "place": "here"}, {"landmark": "mucem", "year": "1999"}
+    for again in (False, True):
+        assert columns(*second, again=again) == {"opera/000.jpg": opera, "mucem/000.jpg": mucem}
+    with closing(Library(folder)) as library:
+        assert library.catalogue.columns() == ["landmark", "place", "year"]
 
 
 def test_files_that_are_not_tables_are_refused(root: Path) -> None:

@@ -69,6 +69,30 @@ def test_photos_are_removed_by_end_of_path_and_by_folder(library: Library, tmp_p
     assert left(library) == {"b.jpg", ODD, "broken\n.jpg"}
 
 
+def test_folders_are_removed_by_the_end_of_their_path(library: Library, tmp_path: Path, monkeypatch) -> None:
+    names = [f"more/{name}.jpg" for name in ("opera/a", "opera/in/b", "Mucem/a", "museum/opera/a", "operas/a")]
+    paths = [*(str(tmp_path / name) for name in names), "s3://bucket/port/a.jpg"]
+    library.add([Photo(name, 1, 1, (1, 1)) for name in paths], unit(6, 4, seed=1))
+
+    def there() -> set[str]:
+        return {name.removeprefix(f"{tmp_path}/") for name in library.catalogue.names()} & {*names, paths[-1]}
+
+    with pytest.raises(UserError, match=r"opera matches 2 .*/more/museum/opera.*nothing was removed"):
+        remove(library, ["mucem", "opera"])
+    for nothing in ("pera", "more/nothing", "mucem/opera"):
+        with pytest.raises(UserError, match="nothing was removed"):
+            remove(library, [nothing])
+    assert len(there()) == 6
+    remove(library, ["mucem/", "more\\opera", "port"])
+    assert there() == {"more/museum/opera/a.jpg", "more/operas/a.jpg"}
+    # A path from the current folder has precedence.
+    library.add([Photo(str(tmp_path / "opera/c.jpg"), 1, 1, (1, 1))], unit(1, 4, seed=2))
+    monkeypatch.chdir(tmp_path)
+    remove(library, ["opera", "operas/"])
+    assert there() == {"more/museum/opera/a.jpg"}
+    assert left(library) == {"a.jpg", "b.jpg", ODD, "broken\n.jpg", "c.jpg"}
+
+
 def test_photos_of_a_disk_that_is_not_mounted_are_kept(library: Library, tmp_path: Path, capsys) -> None:
     """An empty mount point, a missing one, and one of a disk that is mounted elsewhere now."""
     disks = {name: tmp_path / name for name in ("empty", "away", "moved")}

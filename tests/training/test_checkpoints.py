@@ -208,3 +208,24 @@ def test_changed_settings_of_a_resumed_run_are_named(tmp_path: Path) -> None:
     found = changes(path, describe_run(now, ["a"], DATA))
     assert found == ["seed: 0 -> 1", "optim.steps: [1, 2] -> [1, 3]", "gone: 1 -> None"]
     assert changes(path, describe_run(before, ["a"], DATA)) == []
+
+
+def test_a_changed_setting_is_named_once(tmp_path: Path) -> None:
+    model = {"backbone": {"name": "resnet18"}}
+
+    def config(strategy: object, seed: int, batch: int) -> dict:
+        data = {"seed": seed, "batch": batch}
+        return {
+            "model": model,
+            "trainer": {"strategy": strategy, "batch": batch + 1},
+            "strategy": strategy,
+            "data": data,
+            "seed": seed,
+        }
+
+    path = tmp_path / "last.ckpt"
+    torch.save({RUN_KEY: describe_run(config("auto", 0, 1), ["a"], DATA)}, path)
+    found = changes(path, describe_run(config("ddp", 1, 3), ["a"], DATA))
+    assert set(found) == {"strategy: auto -> ddp", "seed: 0 -> 1", "data.batch: 1 -> 3", "trainer.batch: 2 -> 4"}
+    found = changes(path, describe_run(config({"a": 1, "b": 2}, 0, 1), ["a"], DATA))
+    assert set(found) == {"strategy: auto -> None", "strategy.a: None -> 1", "strategy.b: None -> 2"}

@@ -76,7 +76,8 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     Raises UserError like the parts.
     """
     trainer = cfg.trainer
-    check_trainer(trainer.precision, trainer.max_epochs, trainer.max_steps, cfg.freeze_epochs)
+    limits = trainer.max_epochs, trainer.max_steps
+    check_trainer(trainer.precision, *limits, cfg.freeze_epochs, trainer.limit_train_batches)
     validation = ExtractionOptions(cfg.validation_scales, cfg.resize, instantiate(cfg.index), cfg.scale_pooling)
     # The augmentation is passed as a configuration: Hydra would convert a dataclass instance to one.
     data: LandmarkDataModule = instantiate(cfg.data, augmentation=cfg.augment)

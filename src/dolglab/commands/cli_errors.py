@@ -114,7 +114,8 @@ def _texts_for_numbers(section: Mapping[str, Any], prefix: str = "") -> Iterator
 def _parameters(target: str) -> dict[str, inspect.Parameter]:
     """Parameters of a `_target_`, and of its class if it is a method of one; none if it has no signature."""
     found: dict[str, inspect.Parameter] = {}
-    for name in (target.rpartition(".")[0], target):
+    # Hydra logs an error for an empty name.
+    for name in filter(None, (target.rpartition(".")[0], target)):
         with contextlib.suppress(Exception):
             found |= inspect.signature(get_object(name)).parameters
     return found

@@ -10,7 +10,11 @@ from dolglab.commands.typer_cli import Allow, Backend, run_command, user_errors
 from dolglab.contracts import Colour, Decoding, Engine
 from dolglab.errors import UserError
 
-MODEL = "A checkpoint, an exported folder (hf://OWNER/NAME), released weights, dinov2, or KIND:WHAT (docs/models.md)."
+MODEL = (
+    "A checkpoint, an exported folder (hf://OWNER/NAME), released weights, dinov2, efficientnet_lite0, or KIND:WHAT "
+    "(docs/models.md). By default the library's; for a new one dinov2, or efficientnet_lite0 if its weights cannot be "
+    "downloaded."
+)
 PLACES = "Folders, files, or a prefix such as s3://BUCKET/photos."
 LIST = "A file that lists them, one per line or separated by NUL; - for standard input, such as from find."
 SHARD = "Describe only part i of n, such as 1/4, to share the work among machines: see `dolglab library merge`."

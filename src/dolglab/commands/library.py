@@ -15,7 +15,7 @@ EACH = "Compare all pairs of photos; from 20,000 photos on, only similar ones ar
 SURE = "Cosine below which a photo stays unnamed; by default, 95 % of photos with other names are below it."
 PHOTOS = "Photos and folders, by path or URL, or by the end of it."
 METHOD = "pca (two principal axes of the descriptors), or umap (shows groups better, takes minutes)."
-LABELLED = "A folder of embedded photos with one sub-folder per landmark."
+LABELLED = "A folder of embedded photos with one sub-folder per landmark, which names the photos below it."
 MARKS = "A table of marks exported by the page; its name is the label of the photos marked right; may be repeated."
 NO_EXIF = "Remove date and place, and read none from now on; values of --metadata stay."
 GONE = "Remove photos whose files no longer exist, except on disks that are not mounted."
@@ -88,17 +88,20 @@ def exif(library: Folder, remove: Annotated[bool, typer.Option("--remove", help=
 @app.command()
 def label(
     library: Folder,
-    column: Annotated[str, typer.Option(help="The column with the names of some photos.")],
+    column: Annotated[str | None, typer.Option(help="The column with the names of some photos.")] = None,
+    folder: Annotated[str | None, typer.Option(help=LABELLED)] = None,
     out: Table = "labels.csv",
     neighbours: Annotated[int, typer.Option(help="Number of nearest named photos that vote.")] = 5,
     min_cosine: Annotated[float | None, typer.Option("--least", help=SURE)] = None,
-    write: Annotated[bool, typer.Option("--write", help="Also write the names to the library's column.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Also write the names to the column.")] = False,
 ) -> None:
     """Name photos by their nearest named photos, and estimate the accuracy."""
     from dolglab.library.labelling import label
     from dolglab.library.library import Library
 
-    label(Library(library), column, out, neighbours, min_cosine, write)
+    label(
+        Library(library), out, column=column, labelled=folder, neighbours=neighbours, min_cosine=min_cosine, write=write
+    )
 
 
 @app.command("map")

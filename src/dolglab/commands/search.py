@@ -9,7 +9,9 @@ import typer
 from dolglab.commands.typer_cli import Allow, Backend, run_command, user_errors
 
 LEAST = "Only photos with at least this cosine."
-RERANK = "spatial: re-rank the first answers by the inliers of matched local features (RootSIFT)."
+RERANK = (
+    "spatial: re-rank the first answers by the inliers of matched local features (XFeat if installed, else RootSIFT)."
+)
 WHERE = "Only photos with this value in a column: such as place=Rome or taken=2019-05..2019-08; may be repeated."
 EXACT = "Compare all photos; in a large library, only candidates selected by codes are compared by default."
 EXPLAIN = "Print the parts of each cosine and the number of matching local features; with --html, show them."

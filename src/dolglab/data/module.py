@@ -92,8 +92,8 @@ class LandmarkDataModule(L.LightningDataModule):
         source = self.training.source
         if len(self.training) < self.batch_size:
             raise UserError(
-                f"the {len(self.training)} training images are fewer than one batch of {self.batch_size}: reduce "
-                "data.batch_size"
+                f"the {len(self.training)} training images are fewer than one batch of {self.batch_size}: use "
+                f"data.batch_size={len(self.training)} or less, or more photos"
             )
         self._chances = draw_chances(self.training.labels, self.sampling)
         if self.images_per_landmark is not None:

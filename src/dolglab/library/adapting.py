@@ -7,29 +7,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 import dolglab
 from dolglab.errors import UserError, pluralize
-from dolglab.library.contents import Photo
-from dolglab.library.labelling import score_column_of
+from dolglab.library.labelled import Labelled, by_column, by_folder, described_photos
 from dolglab.library.library import ADAPTER, Library
-from dolglab.library.maintenance import paths_of
 from dolglab.library.naming import marked_encoding, printable
 from dolglab.retrieval.adapter import Adapter
 
 # Columns of a table of marks that the page exports, and the mark of photos that show what the table is named after.
 NUMBER, NAME, MARK, RIGHT = "photo_number", "photo", "mark", "right"
-
-
-class Labelled(NamedTuple):
-    """A photo with the key of its descriptor and its landmark."""
-
-    photo: Photo
-    key: int
-    landmark: str
 
 
 def adapt(
@@ -53,9 +42,9 @@ def adapt(
     with closing(Library(folder)) as library, library.writing():
         library.check_adaptable()
         if column is not None:
-            found, origin = _by_column(library, column), f"column {column}"
+            found, origin = list(by_column(library, column)), f"column {column}"
         elif labelled is not None:
-            found, origin = _by_folder(library, labelled), f"folder {labelled}"
+            found, origin = list(by_folder(library, labelled)), f"folder {labelled}"
         else:
             found, origin = _by_marks(library, marks), "marks"
         adapter = _learn(library, found, origin, seed)
@@ -74,7 +63,7 @@ def _learn(library: Library, found: Sequence[Labelled], origin: str, seed: int) 
     from dolglab.library.adapter_learning import learn
 
     photos = _distinct(found)
-    names, labels = np.unique([each.landmark for each in photos], return_inverse=True)
+    names, labels = np.unique([each.label for each in photos], return_inverse=True)
     print(f"labels: {pluralize(len(photos), 'photo')} of {pluralize(len(names), 'landmark')} ({printable(origin)})")
     descriptors = library.descriptors(np.array([each.key for each in photos], np.int64))
     # With many small products, threads that wait for each other took five times the processor time.
@@ -115,41 +104,13 @@ def _distinct(found: Sequence[Labelled]) -> list[Labelled]:
     return list(distinct.values())
 
 
-def _by_column(library: Library, column: str) -> list[Labelled]:
-    """Photos with a value from the user in a column. Raises UserError if there are none."""
-    found = [
-        Labelled(photo, key, name)
-        for photo, key in _photos(library)
-        if (name := photo.metadata.get(column)) and score_column_of(column) not in photo.metadata
-    ]
-    if not found:
-        raise library.no_column(column)
-    return found
-
-
-def _by_folder(library: Library, folder: str) -> list[Labelled]:
-    """Photos below the sub-folders of a folder, labelled by their names. Raises UserError if there are none."""
-    starts = {f"{path.rstrip('/')}/" for path in paths_of(folder)}
-    found = [
-        Labelled(photo, key, landmark)
-        for photo, key in _photos(library)
-        for start in starts
-        if photo.name.startswith(start)
-        for landmark, below, _ in [photo.name.removeprefix(start).partition("/")]
-        if below
-    ]
-    if not found:
-        raise UserError(f"{library.folder} has no photo in a sub-folder of {folder}: dolglab embed it first")
-    return found
-
-
 def _by_marks(library: Library, tables: Sequence[str]) -> list[Labelled]:
     """Photos that are marked right in tables, labelled by the tables' names.
 
     Raises UserError for a table that the page did not export, a table of another library, and a photo that is marked
     right in two tables.
     """
-    described = {photo.id: (photo, key) for photo, key in _photos(library)}
+    described = {photo.id: (photo, key) for photo, key in described_photos(library)}
     found: dict[int, Labelled] = {}
     for table in tables:
         landmark = Path(table).stem
@@ -157,8 +118,8 @@ def _by_marks(library: Library, tables: Sequence[str]) -> list[Labelled]:
             photo, key = described.get(number, (None, -1))
             if photo is None or not printable(photo.name).endswith(name):
                 raise UserError(f"{table} is from another library: photo {number} of {library.folder} is not {name}")
-            if found.setdefault(key, Labelled(photo, key, landmark)).landmark != landmark:
-                raise UserError(f"{name} is marked right in {found[key].landmark} and in {landmark}")
+            if found.setdefault(key, Labelled(photo, key, landmark)).label != landmark:
+                raise UserError(f"{name} is marked right in {found[key].label} and in {landmark}")
     return list(found.values())
 
 
@@ -173,8 +134,3 @@ def _right_photos(table: str) -> Iterator[tuple[int, str]]:
                     yield int(row[NUMBER]), row[NAME]
     except (OSError, UnicodeError, csv.Error, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{table} is not a table of marks exported by the page ({type(error).__name__})") from error
-
-
-def _photos(library: Library) -> Iterator[tuple[Photo, int]]:
-    """Photos that have a descriptor, with its key."""
-    return ((photo, key) for page in library.catalogue.pages() for photo, key in page if key is not None)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dolglab.library.contents import Columns, Keys, Photo, key_of
+from dolglab.library.contents import Columns, Keys, Photo, key_of, score_column_of
 from dolglab.library.schema import EXIF, KEPT, LOCAL, MOUNTS, about_of, check_segment, format_of, keeps_local, mounts_of
 
 # The ctime of a photo that is to be described again; no file has it.
@@ -28,6 +28,10 @@ GIVEN = """(
         SELECT own.value FROM json_each(COALESCE(photo.exif, '{}')) AS own WHERE own.key = each.key
     )
 )"""
+# A patch has the new values, and null for those to remove.
+ADD_METADATA = f"""
+UPDATE photo SET metadata = json_patch(COALESCE(exif, '{{}}'), json_patch({GIVEN}, :patch)) WHERE name = :name
+"""
 SET_EXIF = f"UPDATE photo SET exif = :exif, metadata = json_patch(:exif, {GIVEN}) WHERE name = :name"
 FORGET_EXIF = f"UPDATE photo SET exif = NULL, metadata = {GIVEN} WHERE exif IS NOT NULL"
 
@@ -83,6 +87,18 @@ class Change:
         self._db.execute(
             "UPDATE photo SET metadata = json_patch(COALESCE(exif, '{}'), ?) WHERE name = ?", (text, os.fsencode(name))
         )
+
+    def add_metadata(self, name: str, metadata: Columns) -> None:
+        """Add columns to a photo's user columns; they replace those of the same name, and others stay.
+
+        An empty value removes the user's value, so that one from EXIF appears again. Does nothing if the library does
+        not have the photo.
+        """
+        # A name from the user is no longer one by neighbours.
+        scores = dict.fromkeys(map(score_column_of, metadata))
+        patch = scores | {column: value or None for column, value in metadata.items()}
+        text = json.dumps(patch, ensure_ascii=False)
+        self._db.execute(ADD_METADATA, {"patch": text, "name": os.fsencode(name)})
 
     def set_exif(self, name: str, exif: Columns) -> None:
         """Replace a photo's columns from EXIF; the user's columns stay and take precedence.

@@ -159,6 +159,11 @@ def upright_size(size: tuple[int, int], shape: tuple[int, int]) -> tuple[int, in
     return (size[1], size[0]) if turned else size
 
 
+def score_column_of(column: str) -> str:
+    """The column with the score of a name given by neighbours (`dolglab library label --write`)."""
+    return f"{column} score"
+
+
 def key_of(number: int, row: int = 0) -> int:
     """The key of a row in a segment."""
     return (number << ROW_BITS) + row

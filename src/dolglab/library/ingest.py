@@ -161,7 +161,7 @@ def embed_places(
                 outcome = embed(opened, described, advance)
             with opened.catalogue.change() as change:
                 for name, columns in files.metadata():
-                    change.set_metadata(name, columns)
+                    change.add_metadata(name, columns)
             there = len(files) - todo + outcome.unchanged
             if outcome.further:
                 pages = pluralize(sum(outcome.further.values()), "further page")

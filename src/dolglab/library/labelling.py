@@ -1,10 +1,10 @@
-"""Name photos by their neighbours: photos with a value in a column vote for those without."""
+"""Name photos by their neighbours: photos with a name from the user vote for the others."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from dolglab.errors import UserError, pluralize
 from dolglab.library.change import Change
-from dolglab.library.contents import Keys, Photo
+from dolglab.library.contents import Keys, Photo, score_column_of
+from dolglab.library.labelled import Labelled, by_column, by_folder
 from dolglab.library.library import Library
 from dolglab.library.maintenance import write_table
 
@@ -30,35 +31,46 @@ MAX_SAMPLE, MAX_NAMES = 10_000, 200
 
 def label(
     library: Library,
-    column: str,
     out: str | Path,
+    *,
+    column: str | None = None,
+    labelled: str | None = None,
     neighbours: int = 5,
     min_cosine: float | None = None,
     write: bool = False,
 ) -> None:
-    """Write a table of the photos without a name in a column, each with the name that its neighbours give it.
+    """Write a table of the photos without a name, each with the name that its neighbours give it.
 
     Prints how well this works for the photos whose names are known.
 
     Args:
         library: the library with both kinds of photos.
-        column: the metadata column with the names.
         out: the table: photo, name, cosine of the nearest photo with that name, and that photo.
+        column: metadata column with the names; empty values are not names.
+        labelled: folder with one sub-folder per name.
         neighbours: number of nearest named photos that vote, each weighted by its cosine.
         min_cosine: photos below this cosine stay unknown; None for a threshold that most photos of other things do not
             reach.
-        write: write the names to the library's column too, marked so that they do not vote and can be replaced.
+        write: write the names to the column too, marked so that they do not vote and can be replaced.
 
-    Raises UserError if no photo has a name, and for invalid numbers.
+    Exactly one of `column` and `labelled` is given. Raises UserError if no photo has a name, and for invalid numbers.
     """
+    if column is not None and labelled is None:
+        found = by_column(library, column)
+    elif labelled is not None and column is None:
+        found = by_folder(library, labelled)
+    else:
+        raise UserError("which photos have names? give one of --column NAME, --folder FOLDER")
+    if write and column is None:
+        raise UserError("--write writes to the column of --column, and --folder has none: omit --write")
     if neighbours < 1 or not -1 <= (min_cosine or 0) <= 1:
         raise UserError("--neighbours must be at least 1, and --least a cosine from -1 to 1")
     with library.writing():
-        named = NamedPhotos(library, column, neighbours)
+        named = NamedPhotos(library, found, neighbours)
         threshold = _threshold(named, min_cosine)
         counts = Counter[bool]()
         with library.change() if write else nullcontext() as change:
-            write_table(Path(out), HEADER, _table_rows(named, threshold, change, counts))
+            write_table(Path(out), HEADER, _table_rows(named, threshold, counts, change, column))
     also = f", and the column {column}" if write else ""
     print(f"{pluralize(counts[True], 'photo')} named, {counts[False]} unknown: {out}{also}")
 
@@ -68,7 +80,7 @@ def _threshold(named: NamedPhotos, min_cosine: float | None) -> float:
     strangers = named.stranger_scores()
     if not len(strangers):
         if min_cosine is None:
-            raise UserError(f"all photos have the same name in {named.column}: give a threshold with --least")
+            raise UserError("all photos with a name have the same one: give a threshold with --least")
         return min_cosine
     # Rounded up, so that the printed threshold has the same effect.
     learned = math.ceil(1000 * np.quantile(strangers, 1 - STRANGERS)) / 1000
@@ -85,24 +97,18 @@ def _threshold(named: NamedPhotos, min_cosine: float | None) -> float:
 
 
 def _table_rows(
-    named: NamedPhotos, threshold: float, change: Change | None, counts: Counter[bool]
+    named: NamedPhotos, threshold: float, counts: Counter[bool], change: Change | None, column: str | None
 ) -> Iterator[tuple[str, str, str, str]]:
-    column, score_column = named.column, score_column_of(named.column)
     for photo, name, score, nearest in named.answers():
         sure = score >= threshold
         counts[sure] += 1
-        if change is not None:
-            # An earlier name by neighbours is replaced.
-            others = {key: value for key, value in photo.metadata.items() if key not in (column, score_column)}
-            metadata = others | ({column: name, score_column: f"{score:.4f}"} if sure else {})
-            if metadata != photo.metadata:
-                change.set_metadata(photo.name, metadata)
+        if change is not None and column is not None:
+            score_column = score_column_of(column)
+            # An earlier name by neighbours is replaced, or removed.
+            new = {column: name, score_column: f"{score:.4f}"} if sure else {column: "", score_column: ""}
+            if any(photo.metadata.get(key, "") != value for key, value in new.items()):
+                change.add_metadata(photo.name, new)
         yield photo.name, name if sure else UNKNOWN, f"{score:.4f}", nearest.name
-
-
-def score_column_of(column: str) -> str:
-    """The column with the score of a name given by neighbours; photos that have it do not vote."""
-    return f"{column} score"
 
 
 class NamedPhotos:
@@ -110,36 +116,22 @@ class NamedPhotos:
 
     Args:
         library: the library with the photos.
-        column: the metadata column with the names; empty values are not names.
+        labelled: the named photos.
         neighbours: number of nearest photos that vote.
 
     Attributes:
         keys, names: (n,) each: keys of the named photos, ascending, and the numbers of their names.
-        others: (m,) keys of the photos without a name.
-
-    Raises UserError if no photo has a name.
+        others: (m,) keys of the photos without a name, ascending.
     """
 
-    def __init__(self, library: Library, column: str, neighbours: int) -> None:
-        self.library, self.column, self.neighbours = library, column, neighbours
+    def __init__(self, library: Library, labelled: Iterable[Labelled], neighbours: int) -> None:
+        self.library, self.neighbours = library, neighbours
         numbers: dict[str, int] = {}
-        tables = [np.empty((0, 2), np.int64)]
-        for page in library.catalogue.pages():
-            rows: list[tuple[int, int]] = []
-            for photo, key in page:
-                by_hand = score_column_of(column) not in photo.metadata
-                name = photo.metadata.get(column) if by_hand else None
-                if key is not None:
-                    rows.append((key, numbers.setdefault(name, len(numbers)) if name else -1))
-            tables.append(np.array(rows, np.int64).reshape(-1, 2))
-        table = np.concatenate(tables)
-        table = table[np.argsort(table[:, 0])]
-        named = table[:, 1] >= 0
+        rows = ((each.key, numbers.setdefault(each.label, len(numbers))) for each in labelled)
+        table = np.fromiter(rows, np.dtype((np.int64, 2))).reshape(-1, 2)
+        self.keys, self.names = table[np.argsort(table[:, 0])].T.copy()
+        self.others = np.setdiff1d(library.keys(), self.keys, assume_unique=True)
         self._words = list(numbers)
-        self.keys, self.names = table[named].T.copy()
-        self.others = table[~named, 0]
-        if not len(self.keys):
-            raise library.no_column(column)
 
     def answers(self) -> Iterator[tuple[Photo, str, float, Photo]]:
         """Each unnamed photo with its name by neighbours, and the cosine and photo of the nearest that has the name."""

@@ -395,8 +395,9 @@ class Library:
 
     def no_column(self, column: str) -> UserError:
         """The error for a column that no photo has."""
-        columns = ", ".join(map(printable, self.catalogue.columns())) or "none"
-        return UserError(f"no photo has {printable(column)}: the columns are {columns}")
+        columns = ", ".join(map(printable, self.catalogue.columns()))
+        known = f"the columns are {columns}" if columns else "there are no columns (dolglab embed --metadata adds some)"
+        return UserError(f"no photo has {printable(column)}: {known}")
 
     def _allowed(self, filters: Columns, folder: str) -> Keys:
         self.check_filters(filters)

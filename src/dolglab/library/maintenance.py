@@ -63,7 +63,7 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
 def remove(library: Library, given: Sequence[str], gone: bool = False) -> None:
     """Remove photos, and with `gone` those whose local files no longer exist although their disk is mounted.
 
-    Photos are given by paths, addresses, ends of these (see `matching`), or folders. Prints how many were removed.
+    Photos and folders are given by paths, addresses, or ends of these (see `matching`). Prints how many were removed.
     Raises UserError, and removes nothing, if a given one is not in the library or is ambiguous, and if all files are
     missing.
     """
@@ -82,30 +82,47 @@ def remove(library: Library, given: Sequence[str], gone: bool = False) -> None:
 
 
 def _photos_called(library: Library, given: Sequence[str]) -> set[str]:
-    """The names of the given photos. Raises UserError for one that is not in the library or is ambiguous."""
-    found = {word: [name for name in paths_of(word) if library.catalogue.named(name)][:1] for word in given}
-    ends, folders = defaultdict[str, list[str]](list), dict[str, str]()
-    for word in (word for word, names in found.items() if not names):
-        for each in spellings(word):
-            ends[last_part(each)].append(word)
+    """The names of the given photos, and of those below given folders.
+
+    Raises UserError for one that is not in the library or is ambiguous.
+    """
+    photos = {word: next(filter(library.catalogue.named, paths_of(word)), None) for word in given}
+    found = {name for name in photos.values() if name is not None}
+    words = [word for word, name in photos.items() if name is None]
+    if not words:
+        return found
+    folders = _folders_of(library.catalogue.names())
+    ends = {word: {last_part(each) for each in spellings(word)} for word in words}
+    alike: dict[str, list[str]] = {end: [] for end in set[str]().union(*ends.values())}
+    for path in itertools.chain(library.catalogue.names(), folders):
+        if (end := last_part(path)) in alike:
+            alike[end].append(path)
+    strangers, below = list[str](), list[str]()
+    for word in words:
         # An empty word, for example from an unset shell variable, must not mean a folder.
-        folders |= {f"{path.rstrip('/')}/": word for path in paths_of(word) if word}
-    alike = defaultdict[str, list[str]](list)
-    below = defaultdict[str, set[str]](set)
-    for name in library.catalogue.names() if ends else ():
-        for word in ends.get(last_part(name), ()):
-            alike[word].append(name)
-        if name.startswith(tuple(folders)):
-            for folder in filter(name.startswith, folders):
-                below[folders[folder]].add(name)
-    for word, names in alike.items():
-        if len(several := sorted(set(matching(word, names)))) > 1:
-            found_several = f"{printable(word)} matches {len(several)} photos, such as {printable(several[0])}"
-            raise UserError(f"{found_several}: give more of the path; nothing was removed")
-        found[word] = several
-    if strangers := [printable(word) for word, names in found.items() if not names and not below[word]]:
+        paths = {path.rstrip("/") for path in paths_of(word)} & folders if word else set[str]()
+        if not paths:
+            paths = set(matching(word, (path for end in ends[word] for path in alike[end])))
+            if len(paths) > 1:
+                found_several = f"{printable(word)} matches {len(paths)} photos or folders"
+                such = printable(min(paths))
+                raise UserError(f"{found_several}, such as {such}: give more of the path; nothing was removed")
+        strangers += [] if paths else [printable(word)]
+        found |= paths - folders
+        below += [f"{path}/" for path in paths & folders]
+    if strangers:
         raise UserError(f"{truncate_list(strangers)}: not in {library.folder}; nothing was removed")
-    return {name for word, names in found.items() for name in names or below[word]}
+    starts = tuple(below)
+    return found.union(name for name in library.catalogue.names() if name.startswith(starts)) if starts else found
+
+
+def _folders_of(names: Iterable[str]) -> set[str]:
+    """All folders above photos."""
+    folders = set[str]()
+    for name in names:
+        while "/" in name and (name := name.rpartition("/")[0]) not in folders:
+            folders.add(name)
+    return folders
 
 
 def paths_of(word: str) -> Iterator[str]:
@@ -208,7 +225,8 @@ def _merge_page(library: Library, source: Library, page: Sequence[Entry], change
     for (photo, _), old, new in zip(entries, there, newer, strict=True):
         if old is not None:
             first, last = (old[0], photo) if new else (photo, old[0])
-            change.set_metadata(photo.name, {**first.given, **last.given})
+            change.set_metadata(photo.name, first.given)
+            change.add_metadata(photo.name, last.given)
     return sum(newer)
 
 

@@ -266,10 +266,19 @@ def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any])
 
 
 def changes(path: str | Path, run: Mapping[str, Any]) -> list[str]:
-    """The settings that change when a run resumes from a checkpoint, such as "seed: 0 -> 1"."""
+    """The settings that change when a run resumes from a checkpoint, such as "seed: 0 -> 1".
+
+    Of a setting with copies, such as `strategy` with `trainer.strategy`, only the one with the shortest key is listed.
+    """
     before, now = (_flattened(about["config"]) for about in (read_run(path), run))
     keys = [key for key in {**before, **now} if not key.startswith(NOT_REPORTED)]
-    return [f"{key}: {before.get(key)} -> {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
+    changed = {key: (before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)}
+
+    def is_copy(key: str) -> bool:
+        ends = (key.split(".", depth)[depth] for depth in range(1, key.count(".") + 1))
+        return any(changed.get(end) == changed[key] for end in ends)
+
+    return [f"{key}: {old} -> {new}" for key, (old, new) in changed.items() if not is_copy(key)]
 
 
 def _checked_run(run: Any, path: Path) -> dict[str, Any]:

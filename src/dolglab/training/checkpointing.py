@@ -165,8 +165,11 @@ def resume_line(path: Path, max_epochs: int, max_steps: int = -1) -> str:
     step, epochs = checkpoint["global_step"], value_at(checkpoint, "loops.fit_loop.epoch_progress.current")
     done = epochs["processed"]
     within = epochs["started"] > done
-    if 0 <= max_epochs <= done or 0 <= max_steps <= step:
-        return f"resuming from {path}: training is done (epoch {done + within}, step {step:,})"
+    longer = [f"trainer.max_epochs={done + 1} or more"] if 0 <= max_epochs <= done else []
+    longer += [f"trainer.max_steps={step + 1} or more"] if 0 <= max_steps <= step else []
+    if longer:
+        where = f"epoch {done + within}, step {step:,}"
+        return f"resuming from {path}: training is done ({where}); to lengthen it: {', '.join(longer)}"
     epoch = f"epoch {done + 1}" + (f" of {max_epochs}" if max_epochs >= 0 else "")
     parts = [f"resuming from {path}: {'within' if within else 'at the start of'} {epoch}, step {step:,}"]
     if max_epochs >= 0:
