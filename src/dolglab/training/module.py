@@ -289,9 +289,9 @@ def _with_centres(head: Head) -> MarginHead:
 
 
 def check_trainer(options: Mapping[str, Any], freeze_epochs: object = 0) -> None:
-    """Raise UserError for options of `conf/trainer` that Lightning would fail on later, and for an invalid `freeze_epochs`.
+    """Raise UserError for options of `conf/trainer` on which Lightning would fail later, and for `freeze_epochs`.
 
-    These are numbers that leave nothing to train, and "true" half precision: the cosines need float32 in GeM, fusion
+    Refused are numbers that leave nothing to train, and "true" half precision: the cosines need float32 in GeM, fusion
     and head.
     """
     for name in ("max_epochs", "max_steps"):
