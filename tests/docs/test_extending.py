@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from warm_python import run_python
 
@@ -107,6 +108,12 @@ def test_the_steps_of_the_page_work(checkout: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
     commands = {title: commands_of(text) for title, text in page.items()}
     assert all(commands.values()), "every section must have commands"
+    trained_once = [command for own in commands.values() for command in own if command[0] == "train"]
+    assert len(trained_once) == 4
+    for command in trained_once:
+        with initialize_config_dir(str(checkout / "conf"), version_base="1.3"):
+            cfg = compose("train", overrides=command[1:])
+        assert (cfg.trainer.max_epochs, cfg.data.image_size) == (1, 192)
     # Pooling, margin and backbone are trained as one network: their runs have the same name on the page.
     parts = ("A pooling", "A margin", "Any other backbone")
     (mobile,) = commands["A backbone of timm"]

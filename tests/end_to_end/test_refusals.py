@@ -19,7 +19,14 @@ from end_to_end.runs import NARROW, SMALL, command, config, refused
 from warm_python import run_python
 
 pytestmark = pytest.mark.process
-NO_TRAINING = ("max_epochs=0", "max_epochs=-2", "max_steps=0", "limit_train_batches=0", "limit_train_batches=0.0")
+NO_TRAINING = (
+    "max_epochs=0",
+    "max_epochs=-2",
+    "max_steps=0",
+    "limit_train_batches=0",
+    "accumulate_grad_batches=0",
+    "check_val_every_n_epoch=0",
+)
 
 
 def test_the_paper_recipe_without_data_names_how_to_get_it(tmp_path: Path, capsys) -> None:
@@ -58,7 +65,7 @@ def test_refusals_give_one_line_and_leave_nothing(
         (train, "train", [*demo, "freeze_epochs=-2"], "freeze_epochs"),
         (train, "train", [*demo, "freeze_epochs=some"], "freeze_epochs"),
         (train, "train", [*demo, "name=../x"], "not a valid run name"),
-        (train, "train", [*demo, "trainer.max_epochs=abc"], "whole numbers, not abc"),
+        (train, "train", [*demo, "trainer.max_epochs=abc"], "trainer.max_epochs must be a whole number"),
         (train, "train", [*demo, "data.image_size=ninety"], "data.image_size must be a number, not ninety"),
         (train, "train", [*demo, "optim.optimizer.lr=fast"], "optim.optimizer.lr must be a number, not fast"),
         (train, "train", [*demo, "margin.margin=big"], "margin.margin must be a number, not big"),
@@ -160,6 +167,25 @@ def test_refusals_by_hydra_or_the_system_give_one_line_and_leave_nothing(
     for words in named:
         assert words.replace("FILE", str(file)) in line
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["data.image_size=abc", "optim.optimizer.lr=abc", "backbone._target_=dolglab.nothing", "margin._target_=nothing"],
+)
+def test_a_wrong_value_gives_one_line(photos: Path, tmp_path: Path, override: str) -> None:
+    given = [
+        "data=folder",
+        f"data.root={photos}",
+        f"output_dir={tmp_path / 'out'}",
+        f"hydra.run.dir={tmp_path / 'out'}",
+    ]
+    done = run_python(command(*given, *SMALL, override))
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert override.split(".")[0] in line
+    assert not (tmp_path / "out").exists()
 
 
 def within(config: str, overrides: list[str]) -> str:

@@ -227,5 +227,9 @@ def test_a_changed_setting_is_named_once(tmp_path: Path) -> None:
     torch.save({RUN_KEY: describe_run(config("auto", 0, 1), ["a"], DATA)}, path)
     found = changes(path, describe_run(config("ddp", 1, 3), ["a"], DATA))
     assert set(found) == {"strategy: auto -> ddp", "seed: 0 -> 1", "data.batch: 1 -> 3", "trainer.batch: 2 -> 4"}
-    found = changes(path, describe_run(config({"a": 1, "b": 2}, 0, 1), ["a"], DATA))
-    assert set(found) == {"strategy: auto -> None", "strategy.a: None -> 1", "strategy.b: None -> 2"}
+    ddp = {"_target_": "DDP", "timeout": {"_target_": "timedelta", "hours": 3}}
+    assert changes(path, describe_run(config(ddp, 0, 1), ["a"], DATA)) == ["strategy: auto -> DDP"]
+    torch.save({RUN_KEY: describe_run(config(ddp, 0, 1), ["a"], DATA)}, path)
+    fsdp = {"_target_": "FSDP", "timeout": {"_target_": "timedelta", "hours": 4}, "state": "sharded"}
+    found = changes(path, describe_run(config(fsdp, 0, 1), ["a"], DATA))
+    assert set(found) == {"strategy: DDP -> FSDP", "strategy.timeout.hours: 3 -> 4"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import math
@@ -75,9 +76,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     If a checkpoint is `resumed` or `weights` are given, no pretrained backbone is downloaded.
     Raises UserError like the parts.
     """
-    trainer = cfg.trainer
-    limits = trainer.max_epochs, trainer.max_steps
-    check_trainer(trainer.precision, *limits, cfg.freeze_epochs, trainer.limit_train_batches)
+    check_trainer(as_plain(cfg.trainer), cfg.freeze_epochs)
     validation = ExtractionOptions(cfg.validation_scales, cfg.resize, instantiate(cfg.index), cfg.scale_pooling)
     # The augmentation is passed as a configuration: Hydra would convert a dataclass instance to one.
     data: LandmarkDataModule = instantiate(cfg.data, augmentation=cfg.augment)
@@ -132,9 +131,12 @@ def check_map_size(model: DescriptorModel, image_size: int) -> None:
 
 def build_head(config: DictConfig, dim: int, num_classes: int, class_sizes: torch.Tensor) -> Head:
     """The head of `conf/margin`; it gets `class_sizes`, the training images per class, if its signature has them."""
-    follows_sizes = "class_sizes" in inspect.signature(get_object(config["_target_"])).parameters
-    sizes = {"class_sizes": class_sizes} if follows_sizes else {}
-    return instantiate(config, dim=dim, num_classes=num_classes, **sizes)
+    more = {}
+    # Hydra's own error names the group of a target that does not exist.
+    with contextlib.suppress(ImportError):
+        if "class_sizes" in inspect.signature(get_object(config["_target_"])).parameters:
+            more = {"class_sizes": class_sizes}
+    return instantiate(config, dim=dim, num_classes=num_classes, **more)
 
 
 def build_trainer(cfg: DictConfig, run: Path, validates: bool) -> L.Trainer:

@@ -115,7 +115,7 @@ def _texts_for_numbers(section: Mapping[str, Any], prefix: str = "") -> Iterator
 def _parameters(target: str) -> dict[str, inspect.Parameter]:
     """Parameters of a `_target_`, and of its class if it is a method of one; none if it has no signature."""
     found: dict[str, inspect.Parameter] = {}
-    # Hydra logs an error for an empty name.
+    # Hydra logs an error for an empty name, in processes of a sweep too.
     for name in filter(None, (target.rpartition(".")[0], target)):
         with contextlib.suppress(Exception):
             found |= inspect.signature(get_object(name)).parameters

@@ -30,6 +30,7 @@ EXCLUDE = "A name, or a path within the folder, to leave out, such as thumbs or 
 AGAIN = "Describe these photos again, even if unchanged; without any, all photos of the library."
 KEEP = "Also store local features of the described photos, so that verifying answers reads no photo."
 NO_EXIF = "Store no date and place from EXIF, and remove those in the library, such as before passing it on."
+METADATA = "A CSV with a column `file`, whose other columns are added to those of the photos that it names."
 PLAN = "Only estimate the work, the time and the size."
 
 
@@ -40,7 +41,7 @@ def main(
     model: Annotated[str | None, typer.Option(help=MODEL)] = None,
     scales: Annotated[str | None, typer.Option(help=SCALES)] = None,
     max_side: Annotated[int | None, typer.Option(help=SIDE, min=1)] = None,
-    metadata: Annotated[str | None, typer.Option(help="A CSV with a column `file` and any other columns.")] = None,
+    metadata: Annotated[str | None, typer.Option(help=METADATA)] = None,
     threads: Annotated[int, typer.Option(help="Threads that read and decode.", min=1)] = 2,
     shard: Annotated[str | None, typer.Option(help=SHARD)] = None,
     engine: Annotated[Engine, typer.Option(help=ENGINE)] = "local",

@@ -85,6 +85,8 @@ def hydra_main(config: str) -> Callable[[Callable[[DictConfig], T]], Callable[..
             # Hydra raises its errors instead of printing them, here and in processes that it starts.
             if not wants_tracebacks():
                 os.environ |= {ONE_LINE: "1", "HYDRA_FULL_ERROR": "1"}
+                # Hydra also logs errors of targets that it raises.
+                logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)
             try:
                 sys.argv[1:] = current_overrides(config, sys.argv[1:])
                 if not given:

@@ -277,17 +277,24 @@ def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any])
 def changes(path: str | Path, run: Mapping[str, Any]) -> list[str]:
     """The settings that change when a run resumes from a checkpoint, such as "seed: 0 -> 1".
 
-    Of a setting with copies, such as `strategy` with `trainer.strategy`, only the one with the shortest key is listed.
+    Each is listed once: of copies, such as `strategy` and `trainer.strategy`, that with the shortest key; of a section
+    with another `_target_`, the target, and only those keys that both have.
     """
     before, now = (_flattened(about["config"]) for about in (read_run(path), run))
-    keys = [key for key in {**before, **now} if not key.startswith(NOT_REPORTED)]
-    changed = {key: (before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)}
+    changed: dict[str, tuple[Any, Any]] = {}
+    for key in (key for key in {**before, **now} if not key.startswith(NOT_REPORTED)):
+        section = key.removesuffix("._target_")
+        old, new = (config.get(section, config.get(f"{section}._target_")) for config in (before, now))
+        if old != new:
+            changed[section] = old, new
 
-    def is_copy(key: str) -> bool:
-        ends = (key.split(".", depth)[depth] for depth in range(1, key.count(".") + 1))
-        return any(changed.get(end) == changed[key] for end in ends)
+    def is_repeated(key: str) -> bool:
+        names = key.split(".")
+        splits = [(".".join(names[:depth]), ".".join(names[depth:])) for depth in range(1, len(names))]
+        of_section = any(section in changed for section, _ in splits) and not (key in before and key in now)
+        return of_section or any(changed.get(end) == changed[key] for _, end in splits)
 
-    return [f"{key}: {old} -> {new}" for key, (old, new) in changed.items() if not is_copy(key)]
+    return [f"{key}: {old} -> {new}" for key, (old, new) in changed.items() if not is_repeated(key)]
 
 
 def _checked_run(run: Any, path: Path) -> dict[str, Any]:

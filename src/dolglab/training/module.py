@@ -288,25 +288,22 @@ def _with_centres(head: Head) -> MarginHead:
     return head
 
 
-def check_trainer(
-    precision: object,
-    max_epochs: object,
-    max_steps: object,
-    freeze_epochs: object = 0,
-    limit_train_batches: float | None = None,
-) -> None:
-    """Raise UserError for values that Lightning would accept but fail on later, and for an invalid `freeze_epochs`.
+def check_trainer(options: Mapping[str, Any], freeze_epochs: object = 0) -> None:
+    """Raise UserError for options of `conf/trainer` on which Lightning would fail later, and for `freeze_epochs`.
 
-    "True" half precision is refused: the cosines need float32 in GeM, fusion and head.
+    Refused are numbers that leave nothing to train, and "true" half precision: the cosines need float32 in GeM, fusion
+    and head.
     """
-    if not isinstance(max_epochs, int) or not isinstance(max_steps, int):
-        raise UserError(f"trainer.max_epochs and .max_steps must be whole numbers, not {max_epochs} and {max_steps}")
-    for name, limit in (("max_epochs", max_epochs), ("max_steps", max_steps)):
-        if limit == 0 or limit < -1:
-            raise UserError(f"trainer.{name} must be at least 1, or -1 for no limit, not {limit}")
-    if limit_train_batches is not None and limit_train_batches <= 0:
-        raise UserError(f"trainer.limit_train_batches must be above 0, or null for all, not {limit_train_batches}")
+    for name in ("max_epochs", "max_steps"):
+        limit = options[name]
+        if not isinstance(limit, int) or limit < -1 or limit == 0:
+            raise UserError(f"trainer.{name} must be a whole number from 1, or -1 for no limit, not {limit}")
+    if (share := options.get("limit_train_batches")) is not None and not share > 0:
+        raise UserError(f"trainer.limit_train_batches must be above 0, or null for all, not {share}")
+    for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+        if options.get(name) == 0:
+            raise UserError(f"trainer.{name} must be at least 1, not 0")
     if not isinstance(freeze_epochs, int) or freeze_epochs < -1:
         raise UserError(f"freeze_epochs must be a whole number from 0, or -1 for all epochs, not {freeze_epochs}")
-    if str(precision) not in PRECISIONS:
+    if (precision := str(options["precision"])) not in PRECISIONS:
         raise UserError(f"trainer.precision must be one of {', '.join(PRECISIONS)}, not {precision}")
