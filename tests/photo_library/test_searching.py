@@ -169,6 +169,7 @@ def test_a_network_without_a_local_branch_has_the_terms_of_its_layer() -> None:
     ours, theirs = parts_of(network, a), parts_of(network, b)
     assert ours is not None
     assert theirs is not None
+    assert network.fc is not None
     terms = similarity_terms(ours, theirs)
     with torch.inference_mode():
         da, db, bias = network(a)[0].double(), network(b)[0].double(), network.fc.bias.double()

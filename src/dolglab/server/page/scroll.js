@@ -2,11 +2,9 @@
 
 // Browsers restore a position at once, before the photos of the view are there.
 history.scrollRestoration = "manual";
-// Number of frames until the cards around a position have their heights.
-const FRAMES = 4;
 const items = () => [...document.querySelectorAll(".view:not([hidden]) li")];
 
-/** The position, with the first list item in the viewport and its distance from the top: heights far above are estimates. */
+/** The position, with the first list item in the viewport and its distance from the top: heights far above may be estimates. */
 export function position() {
   const listed = scrollY ? items() : [];
   const place = listed.findIndex((item) => item.getBoundingClientRect().bottom > 0);
@@ -25,11 +23,12 @@ export async function restore() {
 }
 
 async function scrollBack({ y, place, top }) {
+  // With their real heights, which the browser then remembers, cards do not move after the scroll.
+  const { classList } = document.documentElement;
+  classList.add("measured");
   scrollTo(0, y);
-  // Cards that come near the viewport get their real heights with the next frames, which moves the others.
-  for (let frame = 0; frame < FRAMES; frame += 1) {
-    const item = items()[place];
-    if (item) scrollBy(0, item.getBoundingClientRect().top - top);
-    await new Promise(requestAnimationFrame);
-  }
+  const item = items()[place];
+  if (item) scrollBy(0, item.getBoundingClientRect().top - top);
+  for (let frame = 0; frame < 2; frame += 1) await new Promise(requestAnimationFrame);
+  classList.remove("measured");
 }

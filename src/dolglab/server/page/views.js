@@ -16,6 +16,8 @@ import { position, restore, store } from "./scroll.js";
 const views = [...document.querySelectorAll(".view")].map((section) => section.id);
 // The modules of views that were opened, by name.
 const modules = new Map();
+// Milliseconds after a scroll until the layout is settled.
+const SETTLED = 50;
 let open = { hide() {} };
 let visible;
 // The fragment that the page follows, its parameters, and an object of its own each time.
@@ -68,7 +70,8 @@ export function filtersIn(parameters) {
 export function start(failed) {
   opened = (hash) => follow(hash).then(() => failed(null), failed);
   addEventListener("hashchange", arrive);
-  addEventListener("scrollend", () => moving || store());
+  // A moment later, when the cards that came into view have their real heights.
+  addEventListener("scrollend", () => setTimeout(() => moving || store(), SETTLED));
   return arrive();
 }
 
