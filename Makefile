@@ -41,8 +41,8 @@ search: $(READY) ## search the demo world's photos, a first answer without train
 	@echo "search, step 2 of 3: describe its $$(ls $(PHOTOS) | wc -l) test photos (10 seconds; skipped if done)"
 	$(BIN)/python -m src.embed $(PHOTOS) --library $(SEARCH) --model efficientnet_lite0
 	@echo "search, step 3 of 3: search for the first of them"
-	$(BIN)/python -m src.search $(PHOTOS)/$$(ls $(PHOTOS) | head -n 1) --library $(SEARCH)
-	@echo "the same in a browser: $(BIN)/dolglab serve --library $(SEARCH)"
+	$(BIN)/python -m src.search $(PHOTOS)/$$(ls $(PHOTOS) | head -n 1) --library $(SEARCH) --html outputs/search.html
+	@echo "open outputs/search.html for the photos; to search them in a browser: $(BIN)/dolglab serve --library $(SEARCH)"
 
 demo: $(READY) ## make the demo world, train GeM and DOLG on it, compare them with untrained GeM
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash experiments/demo/run.sh

@@ -37,6 +37,8 @@ Engine = Literal["local", "ray"]
 Difficulty = str
 DIFFICULTIES: tuple[Difficulty, ...] = ("easy", "medium", "hard")
 USAGES: tuple[Difficulty, ...] = ("public", "private")
+# The stage of a ranking, among `Ranking.stages`, whose descriptors were computed elsewhere; it names their origin.
+EXTERNAL = "descriptors"
 
 
 @dataclass(frozen=True)

@@ -117,11 +117,11 @@ def watch_starter() -> None:
 def outlast_stop(worker: int) -> None:
     """Let a loader worker, by its `worker_init_fn`, finish its batch if the whole process group is asked to stop.
 
-    Schedulers and `timeout` signal every process of a run; without its workers it could not reach a checkpoint. A
-    second SIGTERM ends the worker: the main process sends it to those that do not end by themselves.
+    Schedulers, `timeout` and Ctrl-C signal every process of a run; without its workers it could not reach a checkpoint.
+    A second SIGTERM ends the worker: the main process sends it to those that do not end by themselves.
     """
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -135,7 +135,12 @@ def test_a_loss_that_is_not_finite_stops_with_the_batchs_ids(photos: Path, tmp_p
         (
             "train",
             ["-m", "hydra.sweep.dir=FOLDER", "margin=subcenter_arcface,arcface", "margin.centres=2"],
-            ["margin.centres=choice(VALUE)"],
+            ["margin.centres=choice(2)"],
+        ),
+        (
+            "train",
+            ["-m", "hydra.sweep.dir=FOLDER", "margin=arcface,subcenter_arcface", "margin.centres=2"],
+            ["margin.centres=choice(2)"],
         ),
         ("evaluate", ["learn_on=demo"], ["did you mean benchmark@learn_on?", "roxford5k"]),
         ("prepare", ["task=pakc"], ["did you mean task=pack?", "roxford5k"]),

@@ -79,6 +79,8 @@ ALL = ["data.workers=2"]
         (signal.SIGTERM, 143, TWO),
         (signal.SIGTERM, 143, ALL),
         (signal.SIGUSR1, 143, ALL),
+        (signal.SIGINT, 130, ALL),
+        (signal.SIGINT, 130, TWO),
     ],
 )
 def test_a_stopped_run_keeps_its_steps_and_prints_how_to_resume(
@@ -101,8 +103,7 @@ def test_a_stopped_run_keeps_its_steps_and_prints_how_to_resume(
     assert not (tmp_path / "card.json").exists()
     assert "resume=true name=" in said.strip().splitlines()[-1]
     assert "Traceback" not in said
-    if number != signal.SIGINT:
-        assert read_checkpoint(last)["global_step"] == len(losses(tmp_path))
+    assert read_checkpoint(last)["global_step"] == len(losses(tmp_path))
 
 
 def test_a_resumed_run_says_from_where(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,6 +38,8 @@ def test_a_killed_suite_is_resumed_and_gives_a_leaderboard(place: Path, photos: 
     suite = place / "outputs" / "all"
     asked = ["-m", "src.evaluate", "-m", "name=all", "suite=instance", f"benchmark={','.join(BENCHMARKS)}"]
     asked += [f"entry={','.join(MODELS)}", "benchmark@learn_on=folder", f"learn_on.root={photos}", *TINY]
+    # Only two of the entries have this option.
+    asked += ["aggregate.words=choice(256)"]
     asked += ["scales=[1.0]", "pictures=0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     with started(asked, place, PYTHONPATH=str(ROOT)) as process:
         wait_until(lambda: len(list(suite.glob("*/job.json"))) >= 2, process)

@@ -91,7 +91,7 @@ def test_external_descriptors_are_evaluated_by_the_same_protocol(
     reference = expected(table, benchmark.ground_truth)
     assert maps(ranking) == pytest.approx({d: reference[d]["map"] for d in reference}, abs=1e-12)
     np.testing.assert_allclose(ranking.evaluation["hard"]["mp_at_k"], reference["hard"]["mp_at_k"])
-    assert ranking.stages == {"descriptors": "descriptors of theirs.npy"}
+    assert ranking.stages == {"descriptors": "from theirs.npy"}
     assert ranking.costs["image_bytes"] == 64
     assert ranking.curves["medium"].shape == (101,)
     assert ranking.before is None

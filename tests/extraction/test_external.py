@@ -42,14 +42,14 @@ def test_an_array_is_read_in_the_benchmarks_order(
     given = read_descriptors(save_npy(tmp_path / "d.npy", rows), benchmark)
     assert given.descriptors.dtype == np.float32
     np.testing.assert_allclose(given.descriptors, unit(rows), rtol=0, atol=1e-7)
-    assert (given.normalised, given.note) == (False, "descriptors of d.npy, normalised here")
+    assert (given.normalised, given.note) == (False, "from d.npy, normalised here")
 
 
 def test_normalised_descriptors_keep_every_bit(tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]) -> None:
     rows = torch.nn.functional.normalize(torch.from_numpy(raw.astype(np.float32))).numpy()
     given = read_descriptors(save_npy(tmp_path / "d.npy", rows), benchmark)
     np.testing.assert_array_equal(given.descriptors, rows)
-    assert (given.normalised, given.note) == (True, "descriptors of d.npy")
+    assert (given.normalised, given.note) == (True, "from d.npy")
     assert given.descriptors.flags.writeable
 
 

@@ -310,7 +310,8 @@ def test_photos_are_described_and_searched_through_the_adapter(
         terms = engine.explain(query, answer).terms
         assert terms is not None
         pair = [adapter(describe(loaded, str(folder / f"{each}.jpg")))[0] for each in ("a/1", name)]
-        assert sum(terms) == pytest.approx(float(pair[0] @ pair[1]), abs=1e-4)
+        assert terms.local is None
+        assert terms.global_ == pytest.approx(float(pair[0] @ pair[1]), abs=1e-4)
     with pytest.raises(UserError, match="another"):
         load_extractor("efficientnet_lite0", adapter=Adapter(adapter.weight, adapter.bias, "another"))
 

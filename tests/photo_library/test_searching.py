@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from dolglab.library.local_engine import describe_files
 from dolglab.library.search_engine import SearchEngine
 from dolglab.library.search_results import common_folder, search_photos
 from dolglab.models.backbone import Backbone
-from dolglab.models.dolg import DOLG
+from dolglab.models.dolg import DOLG, GlobalDescriptor
 from dolglab.sharing.loading import LoadedExtractor
 from photo_library.conftest import save
 
@@ -44,7 +45,13 @@ def test_json_has_the_requested_fields(library: str, folder: Path, capsys: Captu
     first = found["answers"][0]
     assert first["photo"] == str(query)
     assert first["inliers"] == first["matches"] > 8
-    assert sum(first["terms"].values()) == pytest.approx(first["cosine"], abs=1e-5)
+    # Pooling alone: no local branch and no last layer.
+    assert first["terms"] == {
+        "global": pytest.approx(first["cosine"], abs=1e-5),
+        "local": None,
+        "cross": None,
+        "bias": None,
+    }
     assert all(answer["inliers"] < first["inliers"] for answer in found["answers"][1:])
 
 
@@ -64,7 +71,11 @@ def test_the_page_shows_all_answers_despite_odd_names_and_missing_photos(
     assert "<b>query" not in text
     # Pictures of each existing photo and of the query, and three for each explanation.
     assert text.count('src="data:image/jpeg') == 5 + 1 + 3 * 5
-    assert "3.jpg (gone)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "3.jpg (gone)" in printed
+    # Only the terms that the network has.
+    assert re.findall('<th scope="row">([^<]+)</th>', text) == ["global with global", "cosine"] * 5
+    assert re.search(r"cosine +global +inliers", printed)
 
 
 def test_a_query_without_answers_prints_one_line(library: str, folder: Path, capsys: Capture) -> None:
@@ -148,6 +159,23 @@ def test_terms_sum_to_the_cosine_and_equal_a_loop() -> None:
         both = (weight[:, :hidden] @ fa[:hidden]) @ (weight[:, :hidden] @ fb[:hidden])
     assert terms.global_ == pytest.approx(float(both / (da.norm() * db.norm())), abs=1e-6)
     assert abs(terms.local) > 1e-6
+
+
+def test_a_network_without_a_local_branch_has_the_terms_of_its_layer() -> None:
+    torch.manual_seed(0)
+    network = GlobalDescriptor(Backbone("resnet18", pretrained=False), dim=16).eval()
+    a, b = (torch.rand(1, 3, 64, 48, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    ours, theirs = parts_of(network, a), parts_of(network, b)
+    assert ours is not None
+    assert theirs is not None
+    terms = similarity_terms(ours, theirs)
+    with torch.inference_mode():
+        da, db, bias = network(a)[0].double(), network(b)[0].double(), network.fc.bias.double()
+    norms = da.norm() * db.norm()
+    assert terms.local is None
+    assert terms.cross is None
+    assert terms.global_ == pytest.approx(float((da - bias) @ (db - bias) / norms), abs=1e-6)
+    assert terms.bias == pytest.approx(float(da @ db / norms) - terms.global_, abs=1e-6)
 
 
 def test_the_common_folder_is_found() -> None:

@@ -24,11 +24,11 @@ def ranking_of(make_ranking, ap):
         (
             [0.2, 0.3, 0.4],
             [0.3, 0.4, 0.5],
-            "toy: better than it: mAP 30.00 -> 40.00 %, +10.00 points (95 % interval +10",
+            "Better than it on toy: mAP 30.00 -> 40.00 %, +10.00 points (95 % interval +10",
         ),
-        ([0.2, 0.9, 0.4], [0.9, 0.2, 0.5], "toy: perhaps better (it may be chance) than it: mAP 50.00 -> 53.33 %"),
-        ([0.5, 0.5], [0.5, 0.5], "toy: not better than it: mAP 50.00 -> 50.00 %, +0.00 points"),
-        ([0.5, 0.6], [0.5, 0.5], "toy: not better than it: mAP 55.00 -> 50.00 %, -5.00 points"),
+        ([0.2, 0.9, 0.4], [0.9, 0.2, 0.5], "Perhaps better (it may be chance) than it on toy: mAP 50.00 -> 53.33 %"),
+        ([0.5, 0.5], [0.5, 0.5], "Not better than it on toy: mAP 50.00 -> 50.00 %, +0.00 points"),
+        ([0.5, 0.6], [0.5, 0.5], "Not better than it on toy: mAP 55.00 -> 50.00 %, -5.00 points"),
         ([0.5], [0.6], "+10.00 points (no interval, 1 queries)"),
     ],
 )

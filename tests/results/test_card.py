@@ -105,7 +105,7 @@ def test_a_known_release_of_the_photographs_is_kept(make_ranking):
     ranking = replace(ranking, benchmark=replace(ranking.benchmark, release="v1, faces blurred"))
     card = card_of(ranking)
     assert brief_card(card)["benchmarks"][0]["release"] == "v1, faces blurred"
-    assert dataset_lines([card])[0].endswith(", photographs: v1, faces blurred")
+    assert dataset_lines([card])[0].endswith(", photographs: v1, faces blurred.")
 
 
 def test_values_that_are_not_finite_are_null(tmp_path, make_ranking):

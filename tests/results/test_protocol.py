@@ -12,7 +12,7 @@ def staged(ranking, **stages):
 
 def test_crops_that_differ_between_sets_are_named(make_card_of, make_ranking):
     summary = summarize([make_card_of("DOLG", make_ranking(), make_ranking("other", crop="none"))])
-    assert summary.lines[0] == "Protocol: crop pil (toy), none (other)"
+    assert summary.lines[0] == "Protocol: crop pil (toy), none (other)."
     assert list(summary.notes.values()) == ["queries not cropped"]
 
 
@@ -59,3 +59,35 @@ def test_equal_rows_share_the_protocol_and_equal_differences_a_note(make_card_of
 def test_a_run_without_benchmarks_has_a_protocol_too(make_card_of, make_ranking):
     shared, own = protocol_lines([make_card_of("A", scales=[1.0]), make_card_of("B", make_ranking(), scales=[1.0])])
     assert (shared, own) == ("scales 1", ["crop –", "crop pil"])  # noqa: RUF001
+
+
+def test_nothing_is_claimed_of_descriptors_from_elsewhere(make_card_of, make_ranking):
+    rules = {"measure": "mAP", "images": "whole; queries cropped to their boxes"}
+    known = make_ranking()
+    known = replace(known, benchmark=replace(known.benchmark, protocol=rules))
+    given = make_card_of("Theirs", staged(known, descriptors="from theirs.npy"), image_size=None)
+    (benchmark,) = given["benchmarks"]
+    assert benchmark["crop"] == "unknown"
+    assert benchmark["protocol"]["measure"] == "mAP"
+    assert "cropped" not in benchmark["protocol"]["images"]
+    assert protocol_line(given) == "crop unknown; scales unknown; resize unknown; descriptors from theirs.npy"
+    summary = summarize([given])
+    assert any("unknown crop" in note for note in summary.notes.values())
+    assert not any("cropped" in line or "pil" in line for line in summary.lines)
+    # An older card claims to know the crop, and repeats the stage's name.
+    old = {
+        **given,
+        "benchmarks": [
+            benchmark | {"crop": "pil", "protocol": rules, "stages": {"descriptors": "descriptors of theirs.npy"}}
+        ],
+    }
+    assert protocol_line(old) == "crop unknown; scales unknown; resize unknown; descriptors of theirs.npy"
+    assert summarize([old]).lines[-1] == summary.lines[-1]
+    # Beside a row that was described here, the rules are those of that row.
+    own = make_card_of("Ours", known, scales=[1.0], resize="released", image_size=512)
+    assert protocol_lines([own, given])[1] == [
+        "crop pil; scales 1; resize released; image size 512; descriptors computed here",
+        "crop unknown; scales unknown; resize unknown; image size unknown; descriptors from theirs.npy",
+    ]
+    for cards in ([own, given], [given, own]):
+        assert "queries cropped to their boxes." in summarize(cards).lines[-1]

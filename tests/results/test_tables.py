@@ -78,15 +78,15 @@ mAP on one: 75.00 % by DOLG.
 
 [4] selected on this set
 
-Protocol, the same in all rows: crop pil; scales 0.7071, 1; resize released; image size 1024
+Protocol, the same in all rows: crop pil; scales 0.7071, 1; resize released; image size 1024.
 
 Each mAP has a 95 % interval: percentile bootstrap over the queries, 2,000 draws.
 
 Differences are paired by query. If the interval of a difference contains 0, it may be due to chance.
 
-toy: 2 queries, 8 gallery images, digest 0123456789ab
+toy: 2 queries, 8 gallery images, digest 0123456789ab.
 
-one: 2 queries, 8 gallery images, digest 0123456789ab
+one: 2 queries, 8 gallery images, digest 0123456789ab.
 """  # noqa: RUF001
     )
 
@@ -157,7 +157,7 @@ def test_gap_has_no_interval(make_card_of, make_ranking):
 def test_one_row_has_no_best_and_a_plain_protocol_line(make_card_of, make_ranking):
     text = to_markdown([summarize([make_card_of("DOLG", make_ranking(), scales=[1.0])])])
     assert "| DOLG | 90.00 (–) | 75.00 (–) | 50.00 (–) |" in text  # noqa: RUF001
-    assert "Protocol: crop pil; scales 1\n" in text
+    assert "Protocol: crop pil; scales 1.\n" in text
     assert "Difference" not in text
 
 

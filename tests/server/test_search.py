@@ -131,7 +131,13 @@ def test_an_answer_is_explained(client: TestClient, query: bytes) -> None:
     best = ask(client, query).json()["answers"][0]
     why = client.post("/api/explain", files={"photo": ("q", query)}, data={"id": best["id"]}).json()
     assert 0 <= why["inliers"] <= why["matches"]
-    assert why["terms"] is None or sum(why["terms"].values()) == pytest.approx(best["cosine"], abs=1e-3)
+    # Pooling alone: no local branch and no last layer.
+    assert why["terms"] == {
+        "global": pytest.approx(best["cosine"], abs=1e-3),
+        "local": None,
+        "cross": None,
+        "bias": None,
+    }
     for picture in (why["picture"], *why["attention"]):
         assert Image.open(io.BytesIO(base64.b64decode(picture))).format == "JPEG"
 

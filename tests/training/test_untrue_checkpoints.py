@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from dolglab.commands.build_training import baseline_facts, with_network
+from dolglab.commands.build_training import with_network
+from dolglab.commands.training_cards import baseline_card
 from dolglab.errors import UserError
 from dolglab.losses.margin import CurricularFace
 from dolglab.models.checkpoint import (
@@ -145,7 +146,7 @@ def readers(network: DOLG, path: Path) -> dict[str, Callable[[], object]]:
 
     def finetune() -> object:
         cfg = config("train", "experiment=finetune", f"weights={path}", "data.root=photos", "output_dir=out")
-        return with_network(cfg, None), baseline_facts(cfg, {})
+        return with_network(cfg, None), baseline_card(cfg, {}, {}, [])
 
     return {
         "load": lambda: load_model(path),

@@ -225,39 +225,49 @@ def _composition_mistake(error: Exception, config: str, overrides: Sequence[str]
 def _hint(key: str, config: str, overrides: Sequence[str]) -> str:
     """A suggestion for a key or group that does not exist.
 
-    It is looked up in the configuration composed with the other `overrides` (for a sweep, those of its first job) or,
-    if that fails, in the default one. Hydra composes a sweep's own configuration before it reads the swept choices.
+    It is looked up in the configuration composed with the other `overrides` (for a sweep, with each swept value) or, if
+    that fails, in the default one. Hydra composes a sweep's own configuration before it reads the swept choices.
     """
     given = [override for override in overrides if override.split("=", 1)[0].lstrip("+~") == key]
     others = [override for override in overrides if override not in given]
     try:
-        others = _first_job(others)
-        cfg = compose(config, overrides=others, return_hydra_config=True)
+        others, *further = _varied_jobs(others)
+        cfg, *swept = [compose(config, overrides=job, return_hydra_config=True) for job in (others, *further)]
     except (HydraException, OmegaConfBaseException, ValueError):
-        cfg = compose(config, return_hydra_config=True)
-    plain = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(plain, dict)
+        cfg, swept = compose(config, return_hydra_config=True), []
     hydra = key.startswith("hydra")
-    keys = [name for name in _dotted(plain) if name.startswith("hydra") is hydra]
+    found = [_dotted(cast("dict[str, Any]", OmegaConf.to_container(own, resolve=False))) for own in (cfg, *swept)]
+    keys = [name for name in dict.fromkeys(sum(found, [])) if name.startswith("hydra") is hydra]
+    value = given[0].partition("=")[2] if given else ""
     if key in keys:
-        return f"it belongs to a choice that is swept, so write it as a sweep: '{key}=choice(VALUE)'"
+        return f"it belongs to a choice that is swept, so write it as a sweep: '{key}=choice({value or 'VALUE'})'"
     loader = GlobalHydra.instance().config_loader()
     groups = {
         name: loader.get_group_options(name.partition("@")[0], config_name=config, overrides=others)
         for name in cfg.hydra.runtime.choices
         if name.startswith("hydra") is hydra
     }
-    value = given[0].partition("=")[2] if given else ""
     return nearest_key(key, value, keys, groups)
 
 
 def _first_job(overrides: Sequence[str]) -> list[str]:
     """The overrides, swept ones with their first value."""
+    return next(_varied_jobs(overrides))
+
+
+def _varied_jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """The overrides of a sweep's first job, and of one more job for each further value."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return [
-        f"{part.get_key_element()}={next(part.sweep_string_iterator())}" if part.is_sweep_override() else text
+    values = [
+        [f"{part.get_key_element()}={value}" for value in part.sweep_string_iterator()]
+        if part.is_sweep_override()
+        else [text]
         for part, text in zip(parsed, overrides, strict=True)
     ]
+    first = [own[0] for own in values]
+    yield first
+    for place, own in enumerate(values):
+        yield from ([*first[:place], value, *first[place + 1 :]] for value in own[1:])
 
 
 def _dotted(config: dict[Any, Any], prefix: str = "") -> list[str]:

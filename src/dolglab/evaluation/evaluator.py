@@ -15,7 +15,7 @@ import lightning as L
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.contracts import Benchmark, ExtractedFeatures, Ranking, Resize, ScalePooling
+from dolglab.contracts import EXTERNAL, Benchmark, ExtractedFeatures, Ranking, Resize, ScalePooling
 from dolglab.data.datasets import check_whole_images
 from dolglab.data.image_reading import checked_reading
 from dolglab.errors import UserError
@@ -220,10 +220,10 @@ class Evaluator:
         if self.external.is_dir():
             extractor = self.extractor.extractor
             store = read_store(self.external, benchmark, extractor and fingerprint(extractor.model))
-            stages = {"descriptors": self.external.name}
+            stages = {EXTERNAL: f"kept in {self.external.name}"}
             return ExtractedFeatures(store.available, descriptors=store.descriptors, stages=stages)
         found = given or read_descriptors(self.external, benchmark, self.names)
-        return ExtractedFeatures(everything, descriptors=found.descriptors, stages={"descriptors": found.note})
+        return ExtractedFeatures(everything, descriptors=found.descriptors, stages={EXTERNAL: found.note})
 
     def _has_to_learn(self) -> bool:
         """Whether a part of the pipeline must be learned because no file was given for it."""

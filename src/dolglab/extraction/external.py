@@ -119,7 +119,7 @@ def read_descriptors(
             raise UserError(f"{path}: {len(bad):,} of {len(rows):,} descriptors are {what}: {truncate_list(bad, 5)}")
     deviation = float(np.abs(norms - 1).max())
     exact, normalised = deviation <= EXACT, deviation <= ROUNDED
-    note = f"descriptors of {path.name}" + ("" if normalised else ", normalised here")
+    note = f"from {path.name}" + ("" if normalised else ", normalised here")
     if exact and 4 * len(rows) * table.dim > in_memory and _is_float32_table(table, rows):
         return AlignedDescriptors(table.parts[0], normalised, note)
 

@@ -130,31 +130,34 @@ def attention_scores(model: DescriptorModel, image: UInt8[np.ndarray, "h w 3"]) 
 
 
 class Parts(NamedTuple):
-    """The summands of a descriptor before it is L2-normalised, (D,) each."""
+    """The summands of a descriptor before it is L2-normalised, (D,) each; None for a part that the network lacks."""
 
     global_: Float[Tensor, " d"]
-    local: Float[Tensor, " d"]
-    bias: Float[Tensor, " d"]
+    local: Float[Tensor, " d"] | None
+    bias: Float[Tensor, " d"] | None
 
     @property
     def whole(self) -> Float[Tensor, " d"]:
-        return self.global_ + self.local + self.bias
+        return torch.stack([part for part in self if part is not None]).sum(0)
 
 
 class Terms(NamedTuple):
-    """The summands of a cosine: global with global, local with local, global with local, and terms with the bias."""
+    """The summands of a cosine: global with global, local with local, global with local, and terms with the bias.
+
+    Those of a part that the network lacks are None.
+    """
 
     global_: float
-    local: float
-    cross: float
-    bias: float
+    local: float | None
+    cross: float | None
+    bias: float | None
 
 
 def parts_of(model: DescriptorModel, image: Float[Tensor, "1 3 h w"]) -> Parts | None:
     """The parts of a normalised image's descriptor, float64; None if the fusion mixes them (Hadamard product).
 
     The last layer is linear, so its outputs for f_g and for the local part are added (Yang et al., ICCV 2021, section
-    3). A global-only network has no local part.
+    3). A network without a local branch has no local part.
     """
     with torch.inference_mode():
         if isinstance(model, AdaptedDescriptor):
@@ -162,8 +165,10 @@ def parts_of(model: DescriptorModel, image: Float[Tensor, "1 3 h w"]) -> Parts |
             return None if parts is None else _adapted_parts(parts, model.adapter)
         if not isinstance(model, DOLG):
             whole = model(image)[0].double()
-            bias = torch.zeros_like(whole) if model.fc is None else model.fc.bias.double()
-            return Parts(whole - bias, torch.zeros_like(whole), bias)
+            if model.fc is None:
+                return Parts(whole, None, None)
+            bias = model.fc.bias.double()
+            return Parts(whole - bias, None, bias)
         fused = model.fused(model.backbone(image))[0].double()
         weight, bias = model.fc.weight.double(), model.fc.bias.double()
         hidden = model.fc_global.out_features
@@ -178,19 +183,20 @@ def _adapted_parts(parts: Parts, adapter: nn.Linear) -> Parts:
     The centre that it subtracts belongs to the global part.
     """
     weight = adapter.weight.double() / parts.whole.norm()
-    return Parts(weight @ parts.global_ + adapter.bias.double(), weight @ parts.local, weight @ parts.bias)
+    local, bias = (None if part is None else weight @ part for part in (parts.local, parts.bias))
+    return Parts(weight @ parts.global_ + adapter.bias.double(), local, bias)
 
 
 def similarity_terms(a: Parts, b: Parts) -> Terms:
     """The terms of the cosine of two descriptors."""
     norms = float(a.whole.norm() * b.whole.norm())
-    values = (
-        a.global_ @ b.global_,
-        a.local @ b.local,
-        a.global_ @ b.local + a.local @ b.global_,
-        a.bias @ b.whole + (a.global_ + a.local) @ b.bias,
-    )
-    return Terms(*(float(value) / norms for value in values))
+    local = cross = bias = None
+    if a.local is not None and b.local is not None:
+        local = float(a.local @ b.local) / norms
+        cross = float(a.global_ @ b.local + a.local @ b.global_) / norms
+    if a.bias is not None and b.bias is not None:
+        bias = float(a.bias @ b.whole + (a.whole - a.bias) @ b.bias) / norms
+    return Terms(float(a.global_ @ b.global_) / norms, local, cross, bias)
 
 
 def for_inference(model: M, precision: str = "32-true") -> M:

@@ -193,7 +193,7 @@ def to_table(result: SearchResult) -> Table:
 def _cells(answer: Answer, reason: Explanation | None, folder: str) -> Iterator[tuple[str, str]]:
     yield "cosine", f"{answer.cosine:.3f}"
     if reason is not None and reason.terms is not None:
-        yield from zip(TERMS, (f"{term:.3f}" for term in reason.terms), strict=True)
+        yield from ((name, f"{term:.3f}") for name, term in zip(TERMS, reason.terms, strict=True) if term is not None)
     if (inliers := _inliers(answer, reason)) is not None:
         yield "inliers", str(inliers)
     yield from answer.photo.metadata.items()

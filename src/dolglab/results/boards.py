@@ -156,7 +156,7 @@ def _measured_board(runs: Sequence[Run], dataset: Dataset, name: str, published:
         _row(run, row_name, protocol, columns, notes)
         for run, row_name, protocol in zip(runs, row_names(cards), own, strict=True)
     ]
-    lines = [*dataset_lines(cards), *([f"Protocol of what was measured here: {shared}"] if shared else [])]
+    lines = [*dataset_lines(cards), *([f"Protocol of what was measured here: {shared}."] if shared else [])]
     board = _board(name, dataset[0], columns, rows, published, notes)
     return replace(board, lines=tuple(lines), conclusion=tuple(leader_lines(cards)))
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dolglab.bootstrap import difference, interval
-from dolglab.contracts import Ranking
+from dolglab.contracts import EXTERNAL, Ranking
 from dolglab.errors import UserError
 from dolglab.io import sha256_of, write_text
 from dolglab.results import stored_rankings
@@ -36,6 +36,9 @@ PACKAGES = {
 LOOKALIKE_ANSWERS = 10
 # Query landmarks that are also in GLDv2-clean (RGLDv2-clean, CVPR 2024).
 GLDV2_SHARED = {"roxford5k": "36 of the 70", "rparis6k": "38 of the 70"}
+# Crop and images of descriptors that were computed elsewhere: a card cannot know them.
+UNKNOWN = "unknown"
+UNKNOWN_IMAGES = "described elsewhere, with unknown crop, size and scales"
 # The key of a card's own digest, over all other keys.
 DIGEST = "sha256"
 # The git checkout from which the package runs, if it does.
@@ -180,7 +183,9 @@ def _benchmark_result(ranking: Ranking) -> dict[str, Any]:
         "precision_recall": {d: curve for d, curve in ranking.curves.items() if d in scores},
         "map_interval_95": map_intervals(result),
     }
-    return result | {key: value for key, value in optional.items() if value not in (None, (), {})}
+    stated = result | {key: value for key, value in optional.items() if value not in (None, (), {})}
+    rules = {"protocol": rules_of(stated)} if "protocol" in stated else {}
+    return stated | {"crop": crop_of(stated)} | rules
 
 
 def _to_json(value: Any) -> Any:
@@ -236,7 +241,9 @@ def lookalikes(ranking: Ranking) -> dict[str, float] | None:
 def caveats(card: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[str]:
     """Short notes on what limits the comparison of this card's figures on `benchmark`, one of its benchmarks."""
     notes = []
-    if benchmark["boxes"] and benchmark["crop"] == "none":
+    if external(benchmark):
+        notes.append("descriptors from elsewhere, with unknown crop, size and scales")
+    elif benchmark["boxes"] and benchmark["crop"] == "none":
         notes.append("queries not cropped")
     shared = GLDV2_SHARED.get(benchmark["name"].partition("+")[0])
     if shared and _trained_on_all_of_gldv2(card):
@@ -246,6 +253,22 @@ def caveats(card: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[str]:
     if benchmark["digest"] in card["protocol"].get("selection", {}).values():
         notes.append("selected on this set")
     return list(dict.fromkeys([*notes, *benchmark.get("notes", ())]))
+
+
+def external(benchmark: Mapping[str, Any]) -> bool:
+    """Whether a card's benchmark was measured with descriptors that were computed elsewhere."""
+    return EXTERNAL in benchmark.get("stages", {})
+
+
+def crop_of(benchmark: Mapping[str, Any]) -> str:
+    """How the queries of a card's benchmark were cropped; unknown for descriptors from elsewhere, also in older cards."""
+    return UNKNOWN if external(benchmark) else benchmark["crop"]
+
+
+def rules_of(benchmark: Mapping[str, Any]) -> dict[str, str]:
+    """The rules of a card's benchmark by topic, see `crop_of`."""
+    rules = benchmark.get("protocol", {})
+    return {**rules, "images": UNKNOWN_IMAGES} if "images" in rules and external(benchmark) else dict(rules)
 
 
 def _trained_on_all_of_gldv2(card: Mapping[str, Any]) -> bool:
@@ -334,6 +357,15 @@ def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
+def in_sentence(name: str) -> str:
+    """The name of a data set in a sentence, with quotes if it is of several words.
+
+    >>> in_sentence("roxford5k"), in_sentence("photos test photos")
+    ('roxford5k', '"photos test photos"')
+    """
+    return f'"{name}"' if " " in name else name
+
+
 def gain_line(baseline: str, before: Ranking, after: Ranking) -> str:
     """A line with the mAP of a baseline and of a run on a benchmark, and the gain with its paired bootstrap interval.
 
@@ -346,9 +378,9 @@ def gain_line(baseline: str, before: Ranking, after: Ranking) -> str:
     points = 100 * (new["map"] - old["map"])
     _, low, high = (100 * value for value in difference(new["ap"], old["ap"]))
     bounds = "no interval" if math.isnan(low) else f"95 % interval {low:+.2f} to {high:+.2f}"
-    verdict = "better" if low > 0 else "perhaps better (it may be chance)"
+    verdict = "Better" if low > 0 else "Perhaps better (it may be chance)"
     return (
-        f"{benchmark.name}: {verdict if points > 0 else 'not better'} than {baseline}: "
+        f"{verdict if points > 0 else 'Not better'} than {baseline} on {in_sentence(benchmark.name)}: "
         f"{benchmark.measure.name or difficulty} "
         f"{100 * old['map']:.2f} -> {100 * new['map']:.2f} %, {points:+.2f} points ({bounds}, "
         f"{len(benchmark.queries)} queries)"

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from dolglab.bootstrap import DRAWS, difference
 from dolglab.errors import UserError, truncate_list
-from dolglab.results.card import map_intervals
+from dolglab.results.card import in_sentence, map_intervals
 from dolglab.results.tables import (
     AP,
     COSTS,
@@ -63,7 +63,7 @@ def summarize(cards: Sequence[Card], against: str | None = None) -> Summary:
     lookalikes = lookalike_table(cards, headings, notes)
     tables = [figures, differences, costs, lookalikes, *precision_tables(cards, headings, notes)]
     lines = {
-        f"{'Protocol, the same in all rows' if any(own) else 'Protocol'}: {shared}": bool(shared),
+        f"{'Protocol, the same in all rows' if any(own) else 'Protocol'}: {shared}.": bool(shared),
         INTERVALS.format("mAP" if only_map else "mean over queries"): bool(measures - {"GAP"}),
         GAP: "GAP" in measures,
         PAIRED: bool(differences.columns),
@@ -96,7 +96,7 @@ def leader_lines(cards: Sequence[Card]) -> list[str]:
             said = f"{100 * ranked[0][0]:.2f} % by {ranked[0][1]}{_interval(ranked[0][2], column)}"
         elif ranked:
             said = _first_two(figures, *(ap_of(card, column) for *_, card in ranked[:2]))
-        lines += [f"{measure_of(column)} on {column.group}: {said}."] if said else []
+        lines += [f"{measure_of(column)} on {in_sentence(column.group)}: {said}."] if said else []
     return lines
 
 
@@ -127,14 +127,19 @@ def _interval(card: Card, column: Column) -> str:
 
 
 def validation_line(card: Card) -> list[str]:
-    """How the weights of a training were selected: by the best validation figure, or not; empty without a training."""
+    """How the weights of a training were selected: by validation, with its figure if the card has it, or not.
+
+    The figure is in the card of the training, not in those of later evaluations. Empty without a training.
+    """
     if not card.get("training"):
         return []
-    if card.get("validation_map") is None:
-        return ["There was no validation: the weights are those of the last epoch."]
-    sets = ", ".join(card["protocol"].get("selection", {}))
-    best = f"Validation mAP {100 * card['validation_map']:.2f} %" + (f" on {sets}" if sets else "")
-    return [f"{best} at the best epoch, whose weights were selected."]
+    sets = ", ".join(map(in_sentence, card["protocol"].get("selection", {})))
+    if card.get("validation_map") is not None:
+        best = f"Validation mAP {100 * card['validation_map']:.2f} %" + (f" on {sets}" if sets else "")
+        return [f"{best} at the best epoch, whose weights were selected."]
+    if sets:
+        return [f"The weights were selected by validation on {sets}; its mAP is in the card of their training."]
+    return ["The weights were not selected by validation: they are those of the last checkpoint."]
 
 
 def precision_tables(cards: Sequence[Card], headings: Sequence[Cell], notes: Footnotes) -> list[Table]:
@@ -143,7 +148,7 @@ def precision_tables(cards: Sequence[Card], headings: Sequence[Cell], notes: Foo
     for column in map_columns(cards):
         difficulty = "" if column.label == "mAP" else f"{column.label} "
         figures = [benchmark_of(card, column.dataset).get("mp_at_k", {}).get(column.difficulty, {}) for card in cards]
-        tables[f"Mean precision at k on {column.group}, %"] += [
+        tables[f"Mean precision at k on {in_sentence(column.group)}, %"] += [
             Column(column.dataset, "", f"{difficulty}@{k}", column.difficulty, k)
             for k in sorted(set[str]().union(*figures), key=int)
         ]

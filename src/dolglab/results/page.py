@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from dolglab.io import write_text
+from dolglab.results.card import crop_of
 from dolglab.results.card_charts import ChartSection
 from dolglab.results.charts import NARROW, WIDE, Drawing
 from dolglab.results.pictures import Kind, data_uri
@@ -72,6 +73,7 @@ def write_page(
         Path(__file__).with_name("page.html.j2"),
         outline=lambda value: "\n".join(outline(value)),
         protocol=protocol_line,
+        crop=crop_of,
         draw=_draw,
     )
     measures = {benchmark.get("measure", "mAP") for card in cards for benchmark in card["benchmarks"]}

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
-from dolglab.contracts import DIFFICULTIES, USAGES
-from dolglab.results.card import caveats
+from dolglab.contracts import DIFFICULTIES, EXTERNAL, USAGES
+from dolglab.results.card import UNKNOWN, caveats, crop_of, external, rules_of
 
 Card = Mapping[str, Any]
 # A data set's name, and the digest of its ground truth.
@@ -202,11 +202,17 @@ def cell_notes(card: Card, dataset: Dataset, notes: Footnotes) -> tuple[str, ...
 
 def dataset_lines(cards: Sequence[Card]) -> list[str]:
     """A line on each data set: its size, the digest that identifies its ground truth, and its own protocol."""
-    benchmarks = {dataset: benchmark for card in cards for dataset, benchmark in by_dataset(card).items()}
+    benchmarks: dict[Dataset, Mapping[str, Any]] = {}
+    for card in cards:
+        for dataset, benchmark in by_dataset(card).items():
+            # Descriptors from elsewhere do not say how images were read.
+            if dataset not in benchmarks or not external(benchmark):
+                benchmarks[dataset] = benchmark
     return [
         f"{name}: {b['queries']:,} queries, {b['gallery']:,} gallery images, digest {digest[:12]}"
         + (f", photographs: {b['release']}" if b.get("release") else "")
-        + "".join(f". {topic.capitalize()}: {rule}" for topic, rule in b.get("protocol", {}).items())
+        + "".join(f". {topic.capitalize()}: {rule}" for topic, rule in rules_of(b).items())
+        + "."
         for (name, digest), b in benchmarks.items()
     ]
 
@@ -222,7 +228,10 @@ UNSTATED = {
     "orientation": "exif",
     "colour": "ignore",
     "index": "exact",
+    EXTERNAL: "computed here",
 }
+# What is unknown of descriptors from elsewhere.
+OF_DESCRIPTORS = (*PROTOCOL_KEYS, "precision", "orientation", "colour")
 
 
 def protocol_line(card: Card) -> str:
@@ -235,19 +244,30 @@ def protocol_lines(cards: Sequence[Card]) -> tuple[str, list[str]]:
     parts = [protocol_parts(card) for card in cards]
     keys = list(dict.fromkeys(key for part in parts for key in part))
     shared = [key for key in keys if len({part.get(key) for part in parts}) == 1]
-    own = [{key: part.get(key, UNSTATED.get(key, "none")) for key in keys if key not in shared} for part in parts]
+    own = [
+        {key: part.get(key) or _unstated(key, EXTERNAL in part) for key in keys if key not in shared} for part in parts
+    ]
     return _line({key: parts[0][key] for key in shared}), [_line(part) for part in own]
+
+
+def _unstated(key: str, elsewhere: bool) -> str:
+    """The text of a step that a row does not state; `elsewhere` says that its descriptors were computed there."""
+    return UNKNOWN if elsewhere and key in OF_DESCRIPTORS else UNSTATED.get(key, "none")
 
 
 def protocol_parts(card: Card) -> dict[str, str]:
     """The text of each step of the protocol, in order, without empty ones."""
     protocol = card["protocol"]
-    parts = {"crop": _per_dataset({b["name"]: b["crop"] for b in card["benchmarks"]})}
+    parts = {"crop": _per_dataset({b["name"]: crop_of(b) for b in card["benchmarks"]})}
     parts |= {key: _setting(protocol.get(key)) for key in PROTOCOL_KEYS[1:]}
+    if any(map(external, card["benchmarks"])):
+        parts |= {"scales": UNKNOWN, "resize": UNKNOWN}
     parts |= {key: _setting(value) for key, value in protocol.items() if key not in PROTOCOL_KEYS}
     stages = {b["name"]: b.get("stages", {}) for b in card["benchmarks"]}
     for stage in dict.fromkeys(key for settings in stages.values() for key in settings):
-        parts[stage] = _per_dataset({name: _stage(settings.get(stage), stage) for name, settings in stages.items()})
+        # Older cards repeat the stage's name.
+        texts = {name: _stage(own.get(stage), stage).removeprefix(f"{stage} ") for name, own in stages.items()}
+        parts[stage] = _per_dataset(texts)
     return {key: text for key, text in parts.items() if text}
 
 

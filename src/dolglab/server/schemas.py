@@ -147,12 +147,12 @@ class Rerank(BaseModel):
 
 
 class Terms(BaseModel):
-    """The terms whose sum is the cosine."""
+    """The terms whose sum is the cosine; null for those that the network does not have."""
 
     global_: float = Field(serialization_alias="global", description="Global part with global part.")
-    local: float = Field(description="Local part with local part.")
-    cross: float = Field(description="Global part with local part, both ways.")
-    bias: float = Field(description="Products with the bias of the last layer.")
+    local: float | None = Field(description="Local part with local part.")
+    cross: float | None = Field(description="Global part with local part, both ways.")
+    bias: float | None = Field(description="Products with the bias of the last layer.")
 
 
 class Explained(BaseModel):

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning import LightningModule, Trainer
@@ -21,10 +21,11 @@ from torch.optim import Optimizer
 from dolglab.contracts import BadImage, Batch
 from dolglab.errors import UserError
 from dolglab.io import atomic_path, write_bytes
+from dolglab.processes import main_process
 from dolglab.training.module import LandmarkModule, NotFiniteError
 
-# The signals that ask a job to end: the usual one, and the preemption warnings of Slurm and submitit.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# The signals that ask a job to end: Ctrl-C, the usual one, and the preemption warnings of Slurm and submitit.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 AGREE_EVERY = 5
 VALIDATION_MAPS = ("val/easy", "val/medium", "val/hard")
 
@@ -147,15 +148,16 @@ def is_logged(trainer: Trainer, step: int) -> bool:
 
 
 class StopOnSignal(Callback):
-    """Writes `last` and ends with SystemExit when any process receives SIGTERM, SIGUSR1 or SIGUSR2.
+    """Writes `last` and ends with SystemExit when any process receives SIGTERM, SIGUSR1, SIGUSR2 or Ctrl-C (SIGINT).
 
-    Several processes synchronise this every `AGREE_EVERY` optimizer steps. Lightning's own handlers are replaced: with
-    them, SIGTERM ends the run without a checkpoint.
+    After Ctrl-C it ends with KeyboardInterrupt; a second one ends it at once. Several processes synchronise this every
+    `AGREE_EVERY` optimizer steps. Lightning's own handlers are replaced: with them, the run ends without a checkpoint.
     """
 
     def __init__(self, last: Path) -> None:
         self.last = last
         self.signalled = False
+        self.interrupted = False
         self.saved = False
         self.step = -1
 
@@ -178,23 +180,31 @@ class StopOnSignal(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """End after the previous step is logged, which Lightning does after that step's last hook."""
         if self.saved:
-            raise SystemExit
+            self._end()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End after the previous epoch's checkpoint is written, which happens after that epoch's last hook."""
         if self._agreed(trainer):
-            raise SystemExit
+            self._end()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End before the test if the signal came during the last validation."""
         if self._agreed(trainer):
-            raise SystemExit
+            self._end()
 
     def _agreed(self, trainer: Trainer) -> bool:
         return trainer.strategy.reduce_boolean_decision(self.signalled, all=False)
 
+    def _end(self) -> NoReturn:
+        raise KeyboardInterrupt if self.interrupted else SystemExit
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signalled = True
+        if number == signal.SIGINT:
+            self.interrupted = True
+            signal.signal(number, signal.default_int_handler)
+            if main_process():
+                print("stopping with a checkpoint; Ctrl-C again stops at once", file=sys.stderr, flush=True)
 
 
 class Throughput(Callback):

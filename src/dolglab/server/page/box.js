@@ -7,6 +7,13 @@ const LEAST = 8; // Minimum side of a box, and minimum length of a drag that dra
 const SIDES = ["x1", "y1", "x2", "y2"];
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
+/** A box of four whole numbers "x1,y1,x2,y2" within a photo of this size, in pixels; null for any other text. */
+export function readBox(text, [width, height]) {
+  if (!/^\d+(,\d+){3}$/.test(text)) return null;
+  const [x1, y1, x2, y2] = text.split(",").map(Number);
+  return x1 < x2 && x2 <= width && y1 < y2 && y2 <= height ? [x1, y1, x2, y2] : null;
+}
+
 export class BoxDrawing {
   /** Calls `drawn()` when the user has drawn or cleared a box. */
   constructor(drawn) {
@@ -16,19 +23,16 @@ export class BoxDrawing {
     this.inputs = SIDES.map((side) => $("numbers").elements[side]);
     this.drawn = drawn;
     this.box = null;
+    this.size = [0, 0];
     this.frame.addEventListener("pointerdown", (event) => this.#begin(event));
     this.frame.addEventListener("keydown", (event) => this.#key(event));
     for (const input of this.inputs) input.addEventListener("change", () => this.#typed());
   }
 
-  /** "x1,y1,x2,y2" in pixels of the photo, or of the photo resized to `width` x `height`; "" without a box. */
-  text(width = this.#width, height = this.#height) {
-    const scale = [width / this.#width, height / this.#height];
-    return this.box ? this.box.map((edge, side) => +(edge * scale[side % 2]).toFixed(2)).join(",") : "";
-  }
-
-  set(box) {
+  /** Shows a box, or none for null, on a photo of `size`: width and height in pixels. Nothing is drawn on one of size 0. */
+  set(box, size = this.size) {
     this.box = box;
+    this.size = size;
     this.shown.hidden = !box;
     this.inputs.forEach((input, side) => {
       input.max = side % 2 ? this.#height : this.#width;
@@ -46,11 +50,11 @@ export class BoxDrawing {
   }
 
   get #width() {
-    return this.image.naturalWidth;
+    return this.size[0];
   }
 
   get #height() {
-    return this.image.naturalHeight;
+    return this.size[1];
   }
 
   get #scale() {
@@ -69,7 +73,7 @@ export class BoxDrawing {
     if (!this.#width || event.button > 0) return;
     const start = this.#at(event);
     const change = this.#grip(start);
-    const before = this.text();
+    const before = String(this.box);
     let moved = false;
     const move = (later) => {
       const now = this.#at(later);
@@ -79,7 +83,7 @@ export class BoxDrawing {
     const end = () => {
       this.frame.removeEventListener("pointermove", move);
       if (!moved) this.set(null);
-      if (this.text() !== before) this.drawn();
+      if (String(this.box) !== before) this.drawn();
     };
     this.frame.setPointerCapture(event.pointerId);
     this.frame.addEventListener("pointermove", move);

@@ -122,7 +122,8 @@ function explained({ matches, inliers, features, picture: drawn, attention, term
 }
 
 function table(terms) {
-  const rows = TERMS.map(([key, name]) => element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, terms[key].toFixed(3))));
+  const has = TERMS.filter(([key]) => terms[key] !== null);
+  const rows = has.map(([key, name]) => element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, terms[key].toFixed(3))));
   return element("table", {}, element("tbody", {}, ...rows));
 }
 

@@ -2,7 +2,7 @@
 
 import { json } from "./api.js";
 import { onceNoticed } from "./busy.js";
-import { moreLike } from "./cards.js";
+import { link, moreLike } from "./cards.js";
 import { openPhoto } from "./detail.js";
 import { $, element } from "./dom.js";
 import { checkbox } from "./selecting.js";
@@ -64,10 +64,11 @@ function told(total, length, page, limited) {
 
 function card(photo) {
   const shot = element("button", { type: "button", className: "shot", "aria-label": photo.name, title: "More like this" }, thumbnails.image(photo));
-  const file = element("button", { type: "button", className: "file link", title: photo.name, "aria-label": `Open ${photo.name}` }, photo.name);
   shot.onclick = () => searchLike(photo.id);
-  file.onclick = () => openPhoto(photo.id, shown.map(({ id }) => id));
-  return element("li", { className: "card" }, checkbox(photo), shot, element("div", { className: "facts" }, file, moreLike(photo)));
+  const open = link("open", "Open", photo, () => openPhoto(photo.id, shown.map(({ id }) => id)));
+  return element("li", { className: "card" }, checkbox(photo), shot, element("div", { className: "facts" },
+    element("p", { className: "file", title: photo.name }, photo.name),
+    element("div", { className: "links" }, moreLike(photo), open)));
 }
 
 function showPager(page, last, address) {

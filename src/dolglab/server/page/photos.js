@@ -1,7 +1,8 @@
 // The view "Photos": the library page by page, or the answers to a query.
 //
 // Parameters of its URL: `like`, the id of a query photo of the library, or `photo`, the key of a file chosen in this
-// tab; without a query, `page`. The filters `folder` and `where` apply to both, see filters.js.
+// tab, each with an optional `box`, x1,y1,x2,y2 as in the API; without a query, `page`. The filters `folder` and `where`
+// apply to both, see filters.js.
 
 import { startAdding } from "./adding.js";
 import { fail } from "./busy.js";
@@ -27,7 +28,7 @@ export async function show(parameters) {
 /** Builds the filters if necessary and fills them from the URL, in parallel with loading the photos. */
 async function showFilters() {
   built ??= filters.build(() => {
-    const kept = [...shown].filter(([key]) => ["like", "photo"].includes(key));
+    const kept = [...shown].filter(([key]) => ["like", "photo", "box"].includes(key));
     go("photos", [...filters.chosen(), ...kept]);
   });
   try {
@@ -40,7 +41,7 @@ async function showFilters() {
 }
 
 function answer(query) {
-  const answered = showAnswers(query, filtersIn(shown), () => {
+  const answered = showAnswers(query, filtersIn(shown), shown.get("box") ?? "", () => {
     $("photos").classList.remove("browsing");
     clearPage();
   });

@@ -1,53 +1,59 @@
 // A search: the query photo with an optional box, its answers, and re-ranking by marks.
 
-import { call, fileName, form, json, picture } from "./api.js";
-import { BoxDrawing } from "./box.js";
+import { call, fileName, form, json } from "./api.js";
 import { busy, fail, stale, stop } from "./busy.js";
 import { openAnswers } from "./detail.js";
-import { $, element, save } from "./dom.js";
+import { $, save } from "./dom.js";
 import { split } from "./filters.js";
 import { about } from "./library.js";
+import { Preview } from "./preview.js";
 import { Results } from "./results.js";
+import { amend } from "./views.js";
 import { count } from "./words.js";
 
-// `shown` identifies the query and filters of the answers on the page; `taken`: the server has accepted the query photo;
-// `found` is null while a search runs; `enter` prepares the page for a new query, and is null once it was called.
-const state = { query: null, chosen: [], shown: "", taken: false, found: null, enter: null };
-const box = new BoxDrawing(search);
+// `part` is the box that is searched for, as text, and `drawn` whether the preview has it; `shown` identifies the query, filters
+// and box of the answers on the page; `taken`: the server has accepted the query photo; `found` is null while a search runs;
+// `enter` prepares the page for a new query, and is null once it was called.
+const state = { query: null, chosen: [], part: "", drawn: false, shown: "", taken: false, found: null, enter: null };
+const preview = new Preview(again);
 const results = new Results((place) => openAnswers(results.answers, place, asked), rerank);
 
-/** A query with its own marks: a file, or the id `like` of a photo of the library. */
+/** A query with its own marks: a file, or the id `like` of a photo of the library, whose name and size are fetched later. */
 export function newQuery(key, { file = null, like = null }) {
-  return { key, file, like, marks: new Map(), exported: true, size: [] };
+  return { key, file, like, marks: new Map(), exported: true, name: file && "Your photo", size: [0, 0] };
 }
 
 /**
- * Shows the answers to a query within the filters `chosen`; searches unless they are already shown. Calls `enter()` when
- * they replace what the page shows: for a file at once, for a photo of the library when the answers arrive or take long.
+ * Shows the answers to a query, or to its box `part`, within the filters `chosen`; searches unless they are already shown.
+ * Calls `enter()` when they replace what the page shows: for a file at once, for a photo of the library when the answers
+ * arrive or take long.
  */
-export async function showAnswers(query, chosen, enter) {
-  const shown = JSON.stringify([query.key, chosen]);
+export async function showAnswers(query, chosen, part, enter) {
+  const shown = identity(query, chosen, part);
   if (shown === state.shown) return;
   const other = query !== state.query;
-  Object.assign(state, { query, chosen, shown });
+  Object.assign(state, { query, chosen, part, drawn: false, shown });
   if (!other) return search();
   Object.assign(state, { taken: false, enter });
-  if (box.box) box.set(null);
+  if (preview.part) preview.box.set(null);
   const searched = search();
   if (query.file) entered();
   await searched;
   reveal();
   // Fetched only after the answers, which matter more.
-  if (query.like !== null) preview(query);
+  if (query.like !== null) preview.show(query, () => query === state.query);
 }
+
+const identity = (query, chosen, part) => JSON.stringify([query.key, chosen, part]);
 
 /** Prepares the page for the answers to a new query. */
 function entered() {
   if (!state.enter) return;
   state.enter();
   state.enter = null;
-  clearPreview();
-  if (state.query.file) preview(state.query);
+  const { query } = state;
+  preview.clear();
+  if (query.file) preview.show(query, () => query === state.query);
   $("choose").textContent = "Choose another photo";
   $("query").classList.add("chosen");
   $("search").disabled = false;
@@ -58,7 +64,7 @@ export function clearAnswers() {
   stop();
   Object.assign(state, { query: null, shown: "", found: null, enter: null });
   forget();
-  clearPreview();
+  preview.clear();
   $("query").classList.remove("chosen");
   $("choose").textContent = "Choose a photo";
   $("error").hidden = true;
@@ -67,28 +73,6 @@ export function clearAnswers() {
 /** Removes a photo that is no longer in the library from the answers. */
 export function dropAnswer(id) {
   results.drop(id);
-}
-
-/** Shows the query's picture if the browser can display it and its file still exists; the search does not depend on it. */
-async function preview(query) {
-  try {
-    const [address, { name, width, height }] = query.file ? [URL.createObjectURL(query.file), { name: "Your photo" }]
-      : await Promise.all([picture(`api/photos/${query.like}/image`), json(`api/photos/${query.like}`)]);
-    if (query !== state.query) return;
-    query.size = [width, height];
-    $("photo").src = address;
-    $("photo").alt = name;
-    await $("photo").decode();
-    if (query === state.query) $("preview").hidden = false;
-  } catch {
-    // Without a picture there is nothing to draw a box on.
-  }
-}
-
-function clearPreview() {
-  URL.revokeObjectURL($("photo").src);
-  $("preview").hidden = true;
-  box.set(null);
 }
 
 /** Scrolls to the first answer, and moves the keyboard focus there if its element has left the page. */
@@ -108,8 +92,8 @@ function forget() {
 
 /** The query as form fields of the API. */
 function fields() {
-  const { file, like, size } = state.query;
-  return { ...(file ? { photo: file } : { like }), box: box.text(...size) };
+  const { file, like } = state.query;
+  return { ...(file ? { photo: file } : { like }), box: state.part };
 }
 
 function limits() {
@@ -119,9 +103,20 @@ function limits() {
   };
 }
 
-export function search() {
+/** Searches again, for the box as the user has drawn it, which becomes part of the URL. */
+function again() {
+  if (!state.query) return;
+  if (state.drawn) keep(preview.part);
+  return search();
+}
+
+function keep(part) {
+  Object.assign(state, { part, shown: identity(state.query, state.chosen, part) });
+  amend("box", part);
+}
+
+function search() {
   const { query } = state;
-  if (!query) return;
   const waiting = () => {
     entered();
     stale(true);
@@ -133,6 +128,8 @@ export function search() {
   state.found = null;
   return busy("Searching…", async (signal) => {
     if (query.file) await checkSize(query.file);
+    if (state.part !== preview.part) await restored(signal);
+    state.drawn = true;
     const asked = { ...fields(), ...limits(), top: $("top").value, verify: $("verify").checked };
     const sent = json("api/search", { ...form(asked), signal });
     // Pictures still on their way belong to photos that are about to be replaced.
@@ -145,10 +142,17 @@ export function search() {
     if (query.marks.size) return ordered(signal);
     const { length } = found.answers;
     if (!length) return state.chosen.length ? "No photo matches these filters." : "There is no other photo in the library.";
-    const part = box.box ? " for this part of the photo" : "";
+    const part = state.part ? " for this part of the photo" : "";
     const approximate = found.exact ? "" : ", approximate (by index)";
     return `${count(length, "answer")}${part}, most similar first${approximate}, in ${found.seconds.toFixed(2)} s.`;
   }, { waiting, failed });
+}
+
+/** Draws the box of the URL; drops it there if it is not within the photo. */
+async function restored(signal) {
+  await preview.restore(state.query, state.part);
+  signal.throwIfAborted();
+  if (state.part !== preview.part) keep(preview.part);
 }
 
 /** Throws an Error for a file that the server would refuse, and cut off, because of its size. */
@@ -161,7 +165,7 @@ async function checkSize({ name, size }) {
 function refused(error) {
   if (state.taken || !state.query.file || ![400, 413].includes(error.status)) throw error;
   $("search").disabled = true;
-  $("preview").hidden = true;
+  preview.hide();
   throw new Error(`Cannot search for ${state.query.file.name}: ${error.message}. Choose another photo.`);
 }
 
@@ -222,24 +226,18 @@ function exported(event) {
 
 /** The query as form fields of the API, and the URL of its picture, cropped to the box. */
 async function asked() {
-  const query = fields();
-  if (!box.box) return { query, address: $("preview").hidden ? null : $("photo").src };
-  const [x1, y1, x2, y2] = box.box;
-  const canvas = element("canvas", { width: x2 - x1, height: y2 - y1 });
-  canvas.getContext("2d").drawImage($("photo"), -x1, -y1);
-  const part = await new Promise((made) => canvas.toBlob(made, "image/jpeg", 0.9));
-  return { query, address: URL.createObjectURL(part) };
+  return { query: fields(), address: await preview.crop(state.part) };
 }
 
 $("query").addEventListener("submit", async (event) => {
   event.preventDefault();
-  await search();
+  await again();
   reveal();
 });
 $("whole").addEventListener("click", () => {
-  box.set(null);
-  search();
+  preview.box.set(null);
+  again();
 });
-for (const id of ["verify", "top"]) $(id).addEventListener("change", search);
+for (const id of ["verify", "top"]) $(id).addEventListener("change", again);
 $("marks").addEventListener("submit", exported);
 $("unmark").addEventListener("click", () => results.clearMarks());

@@ -7,24 +7,31 @@
 //                     The message of an error that it throws is shown on the page.
 //   hide()            optional; called when another view opens.
 //
-// A view may call `go` and `searchLike` below, `openPhoto` of detail.js, `about` of library.js, and api.js.
+// A view may call `go`, `amend` and `searchLike` below, `openPhoto` of detail.js, `about` of library.js, and api.js.
 
 import { noticeable } from "./busy.js";
 import { $ } from "./dom.js";
+import { position, restore, store } from "./scroll.js";
 
 const views = [...document.querySelectorAll(".view")].map((section) => section.id);
 // The modules of views that were opened, by name.
 const modules = new Map();
 let open = { hide() {} };
 let visible;
-// The fragment that the page follows, and an object of its own each time.
+// The fragment that the page follows, its parameters, and an object of its own each time.
 let followed = "";
+let given = new URLSearchParams();
 let opening;
+// Resolves when the history has the entry of the view.
+let entered = Promise.resolve();
+// A view is on its way: the position on the page belongs to no entry of the history.
+let moving = false;
 let opened = () => {};
 
 /** The URL fragment of a view; `parameters` is anything that `URLSearchParams` accepts. */
 export function address(name, parameters = {}) {
-  const query = new URLSearchParams(parameters).toString();
+  // Commas need no escape in a fragment.
+  const query = new URLSearchParams(parameters).toString().replaceAll("%2C", ",");
   return query ? `#${name}?${query}` : `#${name}`;
 }
 
@@ -35,13 +42,21 @@ export function go(name, parameters) {
   const shown = opened(next);
   const turn = opening;
   // As for documents, the address changes when the new view is there: meanwhile, this would only delay it by milliseconds.
-  Promise.race([shown, noticeable()]).then(() => turn === opening && history.pushState(null, "", next));
+  entered = Promise.race([shown, noticeable()]).then(() => turn === opening && history.pushState(position(), "", followed));
+  entered.then(() => shown).then(() => settle(turn));
+}
+
+/** Changes a parameter of the open view in the URL, and in the parameters that the view has; "" removes it. */
+export function amend(key, value) {
+  if (value) given.set(key, value);
+  else given.delete(key);
+  const amended = (followed = address(visible, given));
+  entered.then(() => amended === followed && history.replaceState(history.state, "", amended));
 }
 
 /** Searches for photos similar to a photo of the library, given by its id. The filters of the photos view stay. */
 export function searchLike(id) {
-  const { name, parameters } = parse(followed);
-  go("photos", [...(name === "photos" ? filtersIn(parameters) : []), ["like", id]]);
+  go("photos", [...(visible === "photos" ? filtersIn(given) : []), ["like", id]]);
 }
 
 /** The filters among a view's parameters, as pairs: see filters.js. */
@@ -52,8 +67,22 @@ export function filtersIn(parameters) {
 /** Shows the view of the URL, now and whenever it changes; then calls `failed(error)`, with null on success. */
 export function start(failed) {
   opened = (hash) => follow(hash).then(() => failed(null), failed);
-  addEventListener("hashchange", () => opened(location.hash));
-  return opened(location.hash);
+  addEventListener("hashchange", arrive);
+  addEventListener("scrollend", () => moving || store());
+  return arrive();
+}
+
+async function arrive() {
+  const shown = opened(location.hash);
+  const turn = opening;
+  await shown;
+  if (turn === opening) await restore();
+  settle(turn);
+}
+
+/** From now on, the position on the page belongs to the entry of the history, unless another view is on its way. */
+function settle(turn) {
+  if (turn === opening) moving = false;
 }
 
 /** The view that a fragment names, and its parameters. */
@@ -67,6 +96,8 @@ async function follow(hash) {
   // Other fragments are anchors on the page, such as that of the skip link.
   if (!views.includes(name)) return;
   followed = hash;
+  given = parameters;
+  moving = true;
   const turn = (opening = Symbol(name));
   if (name !== visible) uncover(name);
   // A view that was opened before shows without waiting for anything.
