@@ -123,6 +123,16 @@ def test_all_origins_in_cards_are_reported(tmp_path, capsys):
     assert (short["costs"], short["lookalikes"]) == ({"image_seconds": 0.2}, {"wrong": 4.0, "siblings": 0.2})
 
 
+def test_pictures_are_of_each_method_the_best_first(tmp_path):
+    for name, figure in (("a", 0.3), ("b", 0.9), ("c", 0.5)):
+        write_run(
+            tmp_path / name, f"method {name}", f"2025-01-0{ord(name) - 96}T00:00:00+00:00", map={"medium": figure}
+        )
+        write_pictures(tmp_path / name, [("attention", b"\xff\xd8")])
+    html = report(tmp_path / "*" / "card.json", tmp_path / "out").read_text()
+    assert re.findall(r'alt="method (.): attention"', html) == ["b", "c", "a"]
+
+
 def test_against_must_name_a_row(runs, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         report(runs / "*", tmp_path / "out", "against=3")

@@ -26,6 +26,7 @@ def test_training_writes_a_complete_run(trained: tuple[Path, float]) -> None:
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert {"card.json", "config.yaml", "metrics.csv", "report.html", "grids/demo.jpg", "rankings/demo.json"} <= names
     assert {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "baseline/card.json"} <= names
+    assert {"pictures/01.jpg", "pictures/titles.json"} <= names
     assert not [name for name in names if "partial" in name or name.endswith(".part")]
     validated = [float(row["val/medium"]) for row in metrics(run) if row.get("val/medium")]
     assert len(validated) == 2
@@ -54,6 +55,7 @@ def test_evaluating_the_checkpoint_gives_the_same_table_as_the_training(
         config(
             "evaluate",
             f"output_dir={tmp_path / 'out'}",
+            "name=again",
             f"checkpoint={run / 'checkpoints' / 'best.ckpt'}",
             f"benchmark.root={world / 'test'}",
             "scales=[1.0]",
@@ -71,6 +73,12 @@ def test_evaluating_the_checkpoint_gives_the_same_table_as_the_training(
     assert min(tested["costs"].values()) > 0
     assert evaluated["checkpoint"]["sha256"] == card(run)["checkpoint"]["sha256"]
     assert evaluated["protocol"]["selection"] == card(run)["protocol"]["selection"]
+    # The network has the name that its training gave it, and the evaluation its own.
+    assert (evaluated["method"], evaluated["name"]) == ("dolg", "again")
+    assert evaluated["validation_map"] is None
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "selected by validation on &#34;demo validation&#34;" in page
+    assert "no validation" not in page
 
 
 def test_crop_none_is_labelled(trained: tuple[Path, float], world: Path, tmp_path: Path, capsys) -> None:

@@ -164,6 +164,7 @@ def test_terms_sum_to_the_cosine_and_equal_a_loop() -> None:
 def test_a_network_without_a_local_branch_has_the_terms_of_its_layer() -> None:
     torch.manual_seed(0)
     network = GlobalDescriptor(Backbone("resnet18", pretrained=False), dim=16).eval()
+    assert network.fc is not None
     a, b = (torch.rand(1, 3, 64, 48, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     ours, theirs = parts_of(network, a), parts_of(network, b)
     assert ours is not None

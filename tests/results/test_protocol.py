@@ -86,7 +86,7 @@ def test_nothing_is_claimed_of_descriptors_from_elsewhere(make_card_of, make_ran
     # Beside a row that was described here, the rules are those of that row.
     own = make_card_of("Ours", known, scales=[1.0], resize="released", image_size=512)
     assert protocol_lines([own, given])[1] == [
-        "crop pil; scales 1; resize released; image size 512; descriptors computed here",
+        "crop pil; scales 1; resize released; image size 512",
         "crop unknown; scales unknown; resize unknown; image size unknown; descriptors from theirs.npy",
     ]
     for cards in ([own, given], [given, own]):

@@ -13,6 +13,7 @@ from dolglab.contracts import GroundTruth
 from dolglab.errors import UserError
 from dolglab.measures import RevisitedMeasure
 from dolglab.results.first_answers import KEPT, answers_file, read_answers, write_answers
+from dolglab.results.page import write_page
 from dolglab.results.query_sections import run_sections, telling_queries, telling_sections
 from rankings import Pictures, encoded
 
@@ -92,6 +93,37 @@ def test_a_query_is_not_among_its_answers(tmp_path, photos):
         assert len(query.answers) == 6
         assert query.query.name not in [answer.name for answer in query.answers]
     assert [answer.kind for answer in kept[0].answers] == ["negative", "positive"] * 3
+    # Rows 0, 2, 4, 6 and 8 show one landmark, the other four another.
+    assert [query.right for _, query in sorted(kept.items())] == [4, 3] * 4 + [4]
+
+
+def test_right_photos_are_counted_at_the_shown_difficulty(tmp_path, make_ranking):
+    for name, difficulties, expected in (("a", ("easy", "medium", "hard"), 2), ("b", ("hard",), 1)):
+        write_answers(tmp_path / name, make_ranking(difficulties=difficulties))
+        assert {query.right for query in read_answers(tmp_path / name, "toy").values()} == {expected}
+
+
+def test_a_query_says_how_many_photos_are_right_if_that_is_known(tmp_path, photos, make_card_of):
+    ranking = photos([0.5] * 4)
+    write_answers(tmp_path, ranking)
+    card = make_card_of("A", ranking)
+
+    def said():
+        hardest, _ = run_sections(card, tmp_path)
+        page = write_page(tmp_path / "page.html", title="A", cards=[card], summaries=[], hardest=hardest)
+        return page.read_text().count("1 right photo in the gallery")
+
+    assert said() == 4
+    path = answers_file(tmp_path, "photos")
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    listing = json.loads(files["answers.json"])
+    for row in listing["queries"].values():
+        del row["right"]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in (files | {"answers.json": json.dumps(listing)}).items():
+            archive.writestr(name, data)
+    assert said() == 0
 
 
 def test_photos_are_small_and_stored_once(tmp_path, photos):

@@ -17,7 +17,7 @@ from dolglab.errors import UserError
 from dolglab.evaluation.evaluator import Evaluator, make_feature_extractor
 from dolglab.extraction.descriptor_store import fingerprint
 from dolglab.extraction.extractor import PAPER_SCALES
-from dolglab.models.checkpoint import load_model, read_run, selection_of, tensor_file, trained_on, value_at
+from dolglab.models.checkpoint import load_model, method_of, read_run, selection_of, tensor_file, trained_on, value_at
 from dolglab.models.dolg import DescriptorModel
 from dolglab.results.card import protocol
 from dolglab.retrieval.pipeline import RetrievalPipeline
@@ -86,6 +86,7 @@ def assemble_evaluation(cfg: DictConfig) -> tuple[Evaluator, dict[str, Any]]:
     selection = selection_of(checkpoint) if checkpoint else {}
     licence = None if model is None else model.backbone.licence
     return evaluator, {
+        "method": cfg.method or method_of(trained_by) or cfg.name,
         "protocol": protocol(*rescaling, max_side, selection, cfg.trainer.precision, orientation, colour, known.note),
         "checkpoint": tensor_file(checkpoint) if checkpoint else None,
         "training": trained_on(read_run(checkpoint)) if checkpoint else None,

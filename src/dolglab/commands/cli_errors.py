@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -237,7 +238,7 @@ def _hint(key: str, config: str, overrides: Sequence[str]) -> str:
         cfg, swept = compose(config, return_hydra_config=True), []
     hydra = key.startswith("hydra")
     found = [_dotted(cast("dict[str, Any]", OmegaConf.to_container(own, resolve=False))) for own in (cfg, *swept)]
-    keys = [name for name in dict.fromkeys(sum(found, [])) if name.startswith("hydra") is hydra]
+    keys = [name for name in dict.fromkeys(chain.from_iterable(found)) if name.startswith("hydra") is hydra]
     value = given[0].partition("=")[2] if given else ""
     if key in keys:
         return f"it belongs to a choice that is swept, so write it as a sweep: '{key}=choice({value or 'VALUE'})'"

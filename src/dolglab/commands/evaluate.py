@@ -67,7 +67,7 @@ def main(cfg: DictConfig) -> float | None:
     pictures = pictures_of(evaluator, ranking, cfg.pictures)
     record_run(run, cfg)
     evaluator.pipeline.save(run)
-    card = make_card(name=cfg.name, method=cfg.method or cfg.name, rankings=[ranking], **about)
+    card = make_card(name=cfg.name, rankings=[ranking], **about)
     finish_run(run, card, [ranking], pictures=pictures)
     return ranking.evaluation[shown_difficulty(ranking)]["map"]
 

@@ -71,7 +71,7 @@ def main(cfg: DictConfig) -> float | None:
             return None
         return write_unfinished(run, card_of([], checkpoints_of(run).get("last")), progress_line(trainer))
 
-    store, rankings, before = Path(cfg.store), [], []
+    store, rankings, pictures, before = Path(cfg.store), [], [], []
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
         if data.test:
@@ -81,10 +81,13 @@ def main(cfg: DictConfig) -> float | None:
         # The best on validation, or the last without validation.
         chosen = checkpoints.get("best", run / LAST)
         if data.test:
-            rankings = run_test(trainer, data, load_model(chosen)[0], options, store, checkpoint=chosen)
+            tested = load_model(chosen)[0]
+            rankings, pictures = run_test(
+                trainer, data, tested, options, store, checkpoint=chosen, pictures=cfg.pictures
+            )
         if cfg.get("baseline") and data.test:
             reference = instantiate(cfg.baseline).eval()
-            before = run_test(trainer, data, reference, options, store, stage="baseline/test")
+            before, _ = run_test(trainer, data, reference, options, store, stage="baseline/test")
     except (SystemExit, KeyboardInterrupt, UserError):
         # Whoever sent a signal may not wait long, so nothing is tested. A second error must not hide the first.
         with contextlib.suppress(OSError, UserError):
@@ -94,7 +97,7 @@ def main(cfg: DictConfig) -> float | None:
     if trainer.is_global_zero:
         card = card_of(rankings, chosen)
         baseline = (baseline_card(cfg, config, card["protocol"], before), before) if before else None
-        finish_run(run, card, rankings, baseline)
+        finish_run(run, card, rankings, baseline, pictures)
         for board in boards:
             board.log_results(run / CARD, checkpoints)
             board.say_where()

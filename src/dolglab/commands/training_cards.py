@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from dolglab.commands.hydra_cli import FROM_CHECKPOINT
 from dolglab.contracts import Ranking
 from dolglab.data.module import LandmarkDataModule
-from dolglab.models.checkpoint import read_run, selection_of, tensor_file, trained_on
+from dolglab.models.checkpoint import method_of, read_run, selection_of, tensor_file, trained_on
 from dolglab.results.card import make_card, protocol
 from dolglab.results.tables import Card
 from dolglab.training.checkpointing import best_score
@@ -67,7 +67,7 @@ def baseline_card(
     method, selection, checkpoint, training = "untrained ImageNet GeM", {}, None, None
     if cfg.baseline.get("_target_") == FROM_CHECKPOINT:
         before = read_run(cfg.weights)
-        method = f"{before['config'].get('name') or Path(cfg.weights).name} (before)"
+        method = f"{method_of(before['config']) or Path(cfg.weights).name} (before)"
         selection, checkpoint, training = selection_of(cfg.weights), tensor_file(cfg.weights), trained_on(before)
     return make_card(
         name=f"{cfg.name}/baseline",

@@ -219,6 +219,15 @@ def selection_of(path: str | Path) -> dict[str, str]:
     return {} if Path(path).name == "last.ckpt" or not run.get("selected", True) else dict(run["data"]["validation"])
 
 
+def method_of(config: Mapping[str, Any]) -> str:
+    """The name of a run's method in results, from its configuration: the run's name, unless it has another; or empty.
+
+    >>> method_of({"method": "trained DOLG", "name": "demo/dolg"}), method_of({"method": None, "name": "mine"})
+    ('trained DOLG', 'mine')
+    """
+    return str(config.get("method") or config.get("name") or "")
+
+
 def trained_on(run: Mapping[str, Any]) -> dict[str, Any]:
     """A checkpoint's training data: images, landmarks, and digests of the list and of the class map."""
     # Landmarks are named after folders, whose names may contain any bytes.

@@ -261,12 +261,12 @@ def external(benchmark: Mapping[str, Any]) -> bool:
 
 
 def crop_of(benchmark: Mapping[str, Any]) -> str:
-    """How the queries of a card's benchmark were cropped; unknown for descriptors from elsewhere, also in older cards."""
+    """How a benchmark's queries were cropped; unknown for descriptors from elsewhere, whatever an older card says."""
     return UNKNOWN if external(benchmark) else benchmark["crop"]
 
 
 def rules_of(benchmark: Mapping[str, Any]) -> dict[str, str]:
-    """The rules of a card's benchmark by topic, see `crop_of`."""
+    """A benchmark's rules by topic; how images were read is unknown for descriptors from elsewhere, see `crop_of`."""
     rules = benchmark.get("protocol", {})
     return {**rules, "images": UNKNOWN_IMAGES} if "images" in rules and external(benchmark) else dict(rules)
 

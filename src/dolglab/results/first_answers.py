@@ -56,11 +56,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class QueryAnswers:
-    """A query and its first answers, best first; `before` are those before re-ranking."""
+    """A query and its first answers, best first; `before` are those before re-ranking.
+
+    `right` is the number of right photos in the gallery; None in files of earlier versions.
+    """
 
     query: Answer
     answers: tuple[Answer, ...]
     before: tuple[Answer, ...] = ()
+    right: int | None = None
 
 
 def write_answers(run: Path, ranking: Ranking) -> Path:
@@ -75,11 +79,15 @@ def write_answers(run: Path, ranking: Ranking) -> Path:
         found = answers_of(benchmark, query, row)[:ANSWERS].tolist()
         return [(position, kind_of(benchmark, query, position, difficulty)) for position in found]
 
+    def wanted(query: int) -> list[int]:
+        return [*benchmark.ground_truth.easy[query].tolist(), *benchmark.ground_truth.hard[query].tolist()]
+
     listed: dict[str, Any] = {}
     for query in queries:
         listed[str(query)] = {
             "query": int(benchmark.queries[query]),
             "answers": first(query, ranking.top[query]),
+            "right": sum(kind_of(benchmark, query, image, difficulty) == "positive" for image in wanted(query)),
             **({} if ranking.before is None else {"before": first(query, ranking.before[query])}),
         }
     answers = [*(row["answers"] for row in listed.values()), *(row.get("before", ()) for row in listed.values())]
@@ -160,4 +168,5 @@ def _query(query: str, row: Mapping[str, Any], names: Mapping[str, str], photos:
         Answer(own.name, own.kind, cropped),
         tuple(answer(position, kind) for position, kind in row["answers"]),
         tuple(answer(position, kind) for position, kind in row.get("before", ())),
+        row.get("right"),
     )

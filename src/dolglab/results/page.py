@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from dolglab.errors import pluralize
 from dolglab.io import write_text
 from dolglab.results.card import crop_of
 from dolglab.results.card_charts import ChartSection
@@ -74,6 +75,7 @@ def write_page(
         outline=lambda value: "\n".join(outline(value)),
         protocol=protocol_line,
         crop=crop_of,
+        pluralize=pluralize,
         draw=_draw,
     )
     measures = {benchmark.get("measure", "mAP") for card in cards for benchmark in card["benchmarks"]}

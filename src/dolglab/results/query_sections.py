@@ -30,11 +30,15 @@ class AnswerRow:
 
 @dataclass(frozen=True)
 class ShownQuery:
-    """A query with rows of answers; the title says why it is shown."""
+    """A query with rows of answers; the title says why it is shown.
+
+    `right` is the number of right photos in the gallery, None if it is not known.
+    """
 
     title: str
     query: Answer
     rows: tuple[AnswerRow, ...]
+    right: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ def telling_sections(cards: Sequence[Card], folders: Sequence[Path]) -> list[Que
                     AnswerRow(name, percent(own[shared[place]]), kept[row][shared[place]].answers)
                     for name, row, own in zip(names, ranked, ap, strict=True)
                 ),
+                kept[ranked[0]][shared[place]].right,
             )
             for title, place in telling_queries(ap[:, shared], names).items()
         )
@@ -130,9 +135,9 @@ def run_sections(card: Card, folder: Path) -> tuple[list[QuerySection], list[Que
 
 def _shown(kept: QueryAnswers, ap: float) -> ShownQuery:
     if not kept.before:
-        return ShownQuery("", kept.query, (AnswerRow("", percent(ap), kept.answers),))
+        return ShownQuery("", kept.query, (AnswerRow("", percent(ap), kept.answers),), kept.right)
     rows = AnswerRow("before re-ranking", None, kept.before), AnswerRow("re-ranked", percent(ap), kept.answers)
-    return ShownQuery("", kept.query, rows)
+    return ShownQuery("", kept.query, rows, kept.right)
 
 
 def percent(fraction: float) -> float | None:

@@ -25,7 +25,7 @@ from dolglab.results.published import published_summary
 from dolglab.results.query_sections import run_sections, telling_sections
 from dolglab.results.stored_rankings import write_rankings
 from dolglab.results.table_formats import print_tables, to_latex, to_markdown
-from dolglab.results.tables import Card, Summary, row_names
+from dolglab.results.tables import Card, Summary, main_columns, row_names, value_of
 from dolglab.results.training_charts import compared_curves, training_charts
 
 # The x axis on W&B: Lightning's count of optimizer steps, which continues in a resumed run.
@@ -96,7 +96,7 @@ def finish_run(
     hardest, others = run_sections(card, run)
     page = write_page(
         run / "report.html",
-        title=card["name"],
+        title=_title(card),
         cards=cards,
         summaries=[summary],
         telling=telling_sections(cards, folders),
@@ -111,6 +111,11 @@ def finish_run(
     return page
 
 
+def _title(card: Card) -> str:
+    """The title of a run's page: its method, with the run's name if that is another."""
+    return card["method"] if card["method"] == card["name"] else f"{card['method']} (run {card['name']})"
+
+
 def write_unfinished(run: Path, card: Card, progress: str) -> Path | None:
     """Write `report.html` of a training that has not been tested, with its curves so far, to `run`.
 
@@ -123,7 +128,7 @@ def write_unfinished(run: Path, card: Card, progress: str) -> Path | None:
     best = card["validation_map"]
     validated = [] if best is None else [f"Best validation mAP so far: {100 * best:.2f} %."]
     summary = Summary("", (), {}, (), (progress, *validated))
-    return write_page(run / "report.html", title=card["name"], cards=[card], summaries=[summary], charts=charts)
+    return write_page(run / "report.html", title=_title(card), cards=[card], summaries=[summary], charts=charts)
 
 
 def _write_rankings(run: Path, ranking: Ranking, notes: Sequence[str]) -> None:
@@ -182,12 +187,19 @@ def compare_runs(
         rankings=others,
         pictures=[
             (f"{name}: {title}", image)
-            for name, folder in zip(names, folders, strict=True)
+            for name, folder in _best_first(cards, list(zip(names, folders, strict=True)))
             for title, image in read_pictures(folder)
         ],
     )
     print_tables(summaries)
     return page
+
+
+def _best_first(cards: Sequence[Card], runs: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
+    """The runs of the cards, by their main figures, so that what does not fit a page is of the worst."""
+    columns = main_columns(cards).values()
+    merits = [[value_of(card, column) or 0.0 for column in columns] for card in cards]
+    return [run for _, run in sorted(zip(merits, runs, strict=True), key=lambda pair: pair[0], reverse=True)]
 
 
 def card_paths(patterns: Iterable[str]) -> list[Path]:

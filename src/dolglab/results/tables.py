@@ -228,7 +228,8 @@ UNSTATED = {
     "orientation": "exif",
     "colour": "ignore",
     "index": "exact",
-    EXTERNAL: "computed here",
+    # Descriptors that were computed here, or none.
+    EXTERNAL: "",
 }
 # What is unknown of descriptors from elsewhere.
 OF_DESCRIPTORS = (*PROTOCOL_KEYS, "precision", "orientation", "colour")
@@ -306,4 +307,4 @@ def _per_dataset(texts: Mapping[str, str]) -> str:
 
 
 def _line(parts: Mapping[str, str]) -> str:
-    return "; ".join(f"{key.replace('_', ' ')} {text}" for key, text in parts.items())
+    return "; ".join(f"{key.replace('_', ' ')} {text}" for key, text in parts.items() if text)

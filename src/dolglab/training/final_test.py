@@ -9,7 +9,7 @@ import lightning as L
 from dolglab.contracts import Ranking
 from dolglab.data.module import LandmarkDataModule
 from dolglab.errors import UserError
-from dolglab.evaluation.evaluator import Evaluator, FeatureExtractor
+from dolglab.evaluation.evaluator import Evaluator, FeatureExtractor, Picture, pictures_of
 from dolglab.extraction.extract import Images
 from dolglab.extraction.extractor import for_inference
 from dolglab.models.dolg import DescriptorModel
@@ -25,7 +25,8 @@ def run_test(
     store: Path,
     stage: str = "test",
     checkpoint: Path | None = None,
-) -> list[Ranking]:
+    pictures: int = 0,
+) -> tuple[list[Ranking], list[Picture]]:
     """Run the data module's test benchmarks like an evaluation; a later one finds the descriptors in `store`.
 
     Args:
@@ -33,8 +34,9 @@ def run_test(
         network: the network, in eval mode.
         stage: prefix of the logged names.
         checkpoint: the checkpoint that is kept even if the test fails.
+        pictures: number of queries of each benchmark for which a picture shows where the network looks.
 
-    Returns one ranking per benchmark in the main process, and none in the others.
+    Returns one ranking per benchmark and the pictures in the main process, and none in the others.
     Raises UserError if an image stops the test; the message says that the checkpoint is kept.
     """
     images = Images(data.max_side, data.on_error == "skip", data.reading, data.workers, data.eval_batch)
@@ -52,4 +54,4 @@ def run_test(
             figures = {**logged_figures(stage, number, ranking), "epoch": trainer.current_epoch}
             logger.log_metrics(figures, trainer.global_step)
             logger.save()
-    return rankings
+    return rankings, [picture for ranking in rankings for picture in pictures_of(evaluator, ranking, pictures)]

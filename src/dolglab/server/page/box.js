@@ -1,4 +1,4 @@
-// A box drawn on a photo by mouse, touch or keyboard. Its edges are whole pixels of the photo.
+// A box drawn on a photo by mouse, touch or keyboard. Its edges are whole pixels of the photo, which is larger than its picture or smaller.
 
 import { $ } from "./dom.js";
 

@@ -18,10 +18,13 @@ export function store() {
   history.replaceState(position(), "");
 }
 
-/** Scrolls to the position of the entry that is open; stores the present one in an entry without. */
+/** Scrolls to the position of the entry that is open, if it has one, and stores where that led. */
 export async function restore() {
-  if (!history.state) return store();
-  const { y, place, top } = history.state;
+  if (history.state) await scrollBack(history.state);
+  store();
+}
+
+async function scrollBack({ y, place, top }) {
   scrollTo(0, y);
   // Cards that come near the viewport get their real heights with the next frames, which moves the others.
   for (let frame = 0; frame < FRAMES; frame += 1) {
