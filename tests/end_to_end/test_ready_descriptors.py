@@ -11,7 +11,8 @@ import pytest
 
 from dolglab.commands.evaluate import main as evaluate
 from dolglab.data.revisited import load_ground_truth
-from end_to_end.runs import ROOT, config
+from end_to_end.runs import ROOT, card, config
+from warm_python import run_python
 
 pytestmark = pytest.mark.process
 
@@ -54,6 +55,22 @@ def test_rows_are_taken_in_the_order_that_is_written(world: Path, tmp_path: Path
     assert maps["listed"] == pytest.approx(1)
     assert maps["rolled"] is not None
     assert maps["rolled"] < 0.9
+
+
+def test_an_unnamed_evaluation_is_called_by_its_file(world: Path, tmp_path: Path) -> None:
+    table = np.random.default_rng(0).normal(size=(len(rows_by_name(world)), 8))
+    np.save(tmp_path / "theirs.npy", table)
+    asked = [f"benchmark.root={world / 'test'}", f"descriptors={tmp_path / 'theirs.npy'}", "trainer=cpu", "workers=0"]
+    done = run_python(["-m", "src.evaluate", *asked], tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "outputs").iterdir()
+    (benchmark,) = card(run)["benchmarks"]
+    assert (card(run)["method"], benchmark["crop"]) == ("theirs.npy", "unknown")
+    assert benchmark["stages"] == {"descriptors": "from theirs.npy, normalised here"}
+    page = (run / "report.html").read_text()
+    assert "<h1>theirs.npy (run " in page
+    assert "crop pil" not in page
+    assert "cropped to their boxes" not in page
 
 
 # Refuses what the arguments ask for, and has not imported torch by then.

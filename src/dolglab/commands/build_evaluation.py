@@ -11,7 +11,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
 from dolglab.commands.build_training import make_trainer
-from dolglab.commands.hydra_cli import as_plain
+from dolglab.commands.hydra_cli import as_plain, named
 from dolglab.contracts import ExtractionProtocol
 from dolglab.errors import UserError
 from dolglab.evaluation.evaluator import Evaluator, make_feature_extractor
@@ -86,12 +86,22 @@ def assemble_evaluation(cfg: DictConfig) -> tuple[Evaluator, dict[str, Any]]:
     selection = selection_of(checkpoint) if checkpoint else {}
     licence = None if model is None else model.backbone.licence
     return evaluator, {
-        "method": cfg.method or method_of(trained_by) or cfg.name,
+        "method": cfg.method or method_of(trained_by) or _untrained_method(cfg),
         "protocol": protocol(*rescaling, max_side, selection, cfg.trainer.precision, orientation, colour, known.note),
         "checkpoint": tensor_file(checkpoint) if checkpoint else None,
         "training": trained_on(read_run(checkpoint)) if checkpoint else None,
         "config": {"evaluate": as_plain(cfg), "train": trained_by or None, "licence": licence},
     }
+
+
+def _untrained_method(cfg: DictConfig) -> str:
+    """What results call a method that no run here trained: the run's name or, if that is only the date, its source."""
+    model = as_plain(cfg).get("model")
+    backbone = value_at(model, "backbone.name")
+    source = value_at(model, "source") or (backbone and f"untrained {backbone}")
+    if cfg.descriptors is not None:
+        source = Path(cfg.descriptors).name
+    return str(cfg.name if named() or not source else source)
 
 
 def _check_sources(cfg: DictConfig) -> None:

@@ -195,7 +195,7 @@ def claim_run(run: Path, name: str, resume: bool | str = False) -> Path:
 
     A folder without a checkpoint or a card, whose run was refused, holds no run.
     """
-    if started_apart() and not _named():
+    if started_apart() and not named():
         raise UserError("the processes of torchrun or srun must use the same folder: set name=...")
     if not name.strip() or ".." in Path(name).parts:
         raise UserError(f"name={name} is not a valid run name: it must not be empty or contain '..'")
@@ -261,7 +261,7 @@ def resume_point(run: Path) -> Path | None:
     return last
 
 
-def _named() -> bool:
+def named() -> bool:
     """Whether the run's folder is named by the user, not by date and time."""
     if not HydraConfig.initialized():
         return True
