@@ -236,6 +236,15 @@ def test_commit_names_the_head_and_marks_changed_files(tmp_path):
     assert clean is not None
     assert len(clean) == 40
     assert commit(tmp_path / "inside") is None
+    (tmp_path / "library").mkdir()
+    for name in ("rest.txt", "library/catalogue"):
+        (tmp_path / name).touch()
+    assert commit(tmp_path) == clean
+    for name in ("conf", "src/dolglab"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "new").touch()
+        assert commit(tmp_path) == f"{clean}+changes"
+        (tmp_path / name / "new").unlink()
     (tmp_path / "inside" / "file").write_text("two")
     assert commit(tmp_path) == f"{clean}+changes"
 

@@ -43,6 +43,8 @@ UNKNOWN_IMAGES = "described elsewhere, with unknown crop, size and scales"
 DIGEST = "sha256"
 # The git checkout from which the package runs, if it does.
 CHECKOUT = Path(__file__).parents[3]
+# Where new files change what runs.
+CODE = ("src", "conf")
 
 Fields = dict[str, type | tuple[type, ...]]
 CARD_FIELDS: Fields = {
@@ -388,12 +390,18 @@ def gain_line(baseline: str, before: Ranking, after: Ranking) -> str:
 
 
 def commit(folder: Path) -> str | None:
-    """The git commit of the checkout rooted at `folder`, "+changes" when dirty; None outside of one."""
+    """The git commit of the checkout rooted at `folder`; None outside of one.
+
+    "+changes" is appended if tracked files have changed, or if there are new files in the folders of `CODE`.
+    """
     try:
         root, head = _git(folder, "rev-parse", "--show-toplevel", "HEAD").splitlines()
         if not folder.samefile(root):
             return None
-        return head + ("+changes" if _git(folder, "status", "--porcelain") else "")
+        # Other untracked files, such as libraries and lists, do not affect results.
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        added = _git(folder, "status", "--porcelain", "--", *CODE)
+        return head + ("+changes" if changed or added else "")
     except (OSError, subprocess.SubprocessError):
         return None
 
