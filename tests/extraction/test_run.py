@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import lightning as L
@@ -135,6 +135,15 @@ def test_an_unreadable_image_stops_and_earlier_features_are_kept(
     assert made.store.missing().tolist() == [5]
 
 
+@pytest.fixture
+def default_sigterm() -> Iterator[None]:
+    """No handler of another test, such as that of `prepare`, which Lightning would call too."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("default_sigterm")
 @pytest.mark.parametrize("at", [4, 60])
 def test_sigterm_stops_and_earlier_features_are_kept(
     tmp_path: Path, benchmark: Benchmark, model: GlobalDescriptor, at: int
