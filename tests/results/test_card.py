@@ -11,7 +11,8 @@ import pytest
 from dolglab.bootstrap import interval
 from dolglab.contracts import BadImage
 from dolglab.errors import UserError
-from dolglab.results.card import CHECKOUT, brief_card, caveats, commit, make_card, map_intervals, read_card, write_card
+from dolglab.results.card import brief_card, caveats, make_card, map_intervals, read_card, write_card
+from dolglab.results.provenance import CHECKOUT, commit
 from dolglab.results.tables import dataset_lines
 
 

@@ -23,7 +23,7 @@ from dolglab.evaluation.overlap_files import IMAGES, LANDMARKS, SHEET, Audit, Ov
 from dolglab.io import folder_lock
 from dolglab.measures import RevisitedMeasure
 from dolglab.progress import track
-from dolglab.results.card import versions
+from dolglab.results.provenance import versions
 from dolglab.retrieval.ranking import exact_ranking
 from dolglab.retrieval.rerank.spatial import Spatial
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,19 +17,9 @@ from dolglab.contracts import EXTERNAL, Ranking
 from dolglab.errors import UserError
 from dolglab.io import sha256_of, write_text
 from dolglab.results import stored_rankings
-from dolglab.version import __version__
+from dolglab.results.provenance import CHECKOUT, commit, versions
 
 FORMAT = 1
-PACKAGES = {
-    "torch": "torch",
-    "lightning": "lightning",
-    "timm": "timm",
-    "faiss": "faiss-cpu",
-    "numpy": "numpy",
-    "simplejpeg": "simplejpeg",
-    "opencv": "opencv-python-headless",
-    "pillow": "pillow",
-}
 LOOKALIKE_ANSWERS = 10
 # Query landmarks that are also in GLDv2-clean (RGLDv2-clean, CVPR 2024).
 GLDV2_SHARED = {"roxford5k": "36 of the 70", "rparis6k": "38 of the 70"}
@@ -41,10 +28,6 @@ UNKNOWN = "unknown"
 UNKNOWN_IMAGES = "described elsewhere, with unknown crop, size and scales"
 # The key of a card's own digest, over all other keys.
 DIGEST = "sha256"
-# The git checkout from which the package runs, if it does.
-CHECKOUT = Path(__file__).parents[3]
-# Where new files change what runs.
-CODE = ("src", "conf")
 
 Fields = dict[str, type | tuple[type, ...]]
 CARD_FIELDS: Fields = {
@@ -387,36 +370,3 @@ def gain_line(baseline: str, before: Ranking, after: Ranking) -> str:
         f"{100 * old['map']:.2f} -> {100 * new['map']:.2f} %, {points:+.2f} points ({bounds}, "
         f"{len(benchmark.queries)} queries)"
     )
-
-
-def commit(folder: Path) -> str | None:
-    """The git commit of the checkout rooted at `folder`; None outside of one.
-
-    "+changes" is appended if tracked files have changed, or if there are new files in the folders of `CODE`.
-    """
-    try:
-        root, head = _git(folder, "rev-parse", "--show-toplevel", "HEAD").splitlines()
-        if not folder.samefile(root):
-            return None
-        # Other untracked files, such as libraries and lists, do not affect results.
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-        added = _git(folder, "status", "--porcelain", "--", *CODE)
-        return head + ("+changes" if changed or added else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
-
-
-def versions() -> dict[str, str | None]:
-    """Versions of python, of what the figures depend on, and of this project; None when not installed."""
-    installed: dict[str, str | None] = {}
-    for name, package in PACKAGES.items():
-        try:
-            installed[name] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            installed[name] = None
-    return {"python": platform.python_version(), **installed, "dolglab": __version__}

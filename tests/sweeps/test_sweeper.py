@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 
-from dolglab.sweeps.fitting import fitting_jobs
+from hydra_plugins.dolglab_sweeper import fitting_jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL, GLOBAL, WORDS = "entry=rootsift_asmk", "entry=efficientnet_lite0_gem", "aggregate.words=1024"
